@@ -1,0 +1,21 @@
+"""What happens beside training, at a cadence counted in base updates."""
+
+from .cadence import BaseUpdateCallback
+from .checkpoint import Checkpoint
+from .ema import EMA
+from .evaluation import Evaluation
+from .guard import NonFiniteGuard
+from .monitor import Monitor
+from .progress import Progress
+from .sampling import LatentSampling
+
+__all__ = [
+    "EMA",
+    "BaseUpdateCallback",
+    "Checkpoint",
+    "Evaluation",
+    "LatentSampling",
+    "Monitor",
+    "NonFiniteGuard",
+    "Progress",
+]

@@ -1,0 +1,125 @@
+"""Scores of base, short run and equilibrium: a few while training, all at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import nn
+
+from ..errors import UserError
+from ..lightning.module import GEBMModule
+from ..metrics.compare import compare, real_scorers, sampling_curve
+from ..metrics.report import print_table, versions, write_json
+from ..metrics.scores import Scorer
+from ..samplers import SIR, LatentSampler, Refiner
+from .cadence import BaseUpdateCallback, log
+from .images import curve_figure, save
+
+
+class Evaluation(BaseUpdateCallback):
+    """At the end: a table, `summary.json` and `images/relative_fid.png`. While training: FID of base, short run, equilibrium.
+
+    Args:
+        features: the extractor behind all scores.
+        sampler: the short run.
+        equilibrium: the model's own law at β = 1.
+        splits: real splits scored against, the held-out one last.
+        num_samples: samples of each method at the end.
+        curve_steps: sampling steps of the relative-FID curve; empty for none.
+        every_n_base_updates: cadence while training; None for the end only.
+        num_samples_in_training: samples of each method while training.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        sampler: LatentSampler,
+        equilibrium: SIR,
+        splits: Sequence[str] = ("train", "test"),
+        num_samples: int = 10_000,
+        curve_steps: Sequence[int] = (),
+        every_n_base_updates: int | None = None,
+        num_samples_in_training: int = 1000,
+    ) -> None:
+        super().__init__(every_n_base_updates)
+        if num_samples < 4 or num_samples_in_training < 4:
+            raise UserError("callbacks.evaluation.num_samples must be at least 4")
+        self.features, self.splits, self.num_samples = features, splits, num_samples
+        self.methods: dict[str, Refiner] = {"short run": sampler, "equilibrium": equilibrium}
+        self.curve_steps, self.num_samples_in_training = curve_steps, num_samples_in_training
+        self._scorers: dict[str, Scorer] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._started = time.perf_counter()
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self._scorers = real_scorers(data, self.features, self.splits, pl_module.seed, pl_module.device)
+
+    def on_base_update(self, trainer: pl.Trainer, module: GEBMModule) -> None:
+        gebm, _ = module.evaluation_gebm()
+        rows = compare(gebm, self.methods, self.features, self._scorers, self.num_samples_in_training, module.seed)
+        metrics = {}
+        for row in rows:
+            for split, scores in row["scores"].items():
+                for key in (f"fid_{self.features.name}", "relative_fid"):
+                    metrics[f"{split}/{key}/{row['method'].replace(' ', '_')}"] = scores[key]
+        log(trainer, metrics, module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if pl_module.interrupted:
+            return
+        training_seconds = time.perf_counter() - self._started
+        gebm, base = pl_module.evaluation_gebm()
+        rows = compare(gebm, self.methods, self.features, self._scorers, self.num_samples, pl_module.seed)
+        curve: dict[str, list[float]] = {}
+        folder = Path(trainer.default_root_dir)
+        sampler = self.methods["short run"]
+        if self.curve_steps and isinstance(sampler, LatentSampler):
+            n = min(self.num_samples, 2000)
+            curve = sampling_curve(gebm, sampler, self.features, self._scorers, n, pl_module.seed, self.curve_steps)
+            settled = {split: scores["relative_fid"] for split, scores in rows[-1]["scores"].items()}
+            save(curve_figure(curve, settled, str(self.features.name)), folder / "images" / "relative_fid.png")
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        summary = {
+            "rows": rows,
+            "curve": curve,
+            "protocol": protocol(self.features, self._scorers, data, self.num_samples, pl_module.seed, base),
+            "base_updates": pl_module.base_updates,
+            "seconds": {
+                "training": training_seconds,
+                "evaluation": time.perf_counter() - self._started - training_seconds,
+            },
+            "device": str(pl_module.device),
+            "versions": versions(),
+        }
+        write_json(folder / "summary.json", summary)
+        self.on_final(trainer, pl_module, rows)
+
+    def on_final(self, trainer: pl.Trainer, module: GEBMModule, rows: list[dict[str, Any]]) -> None:
+        """Show and log the final rows."""
+        metrics: dict[str, float] = {}
+        for row in rows:
+            for split, scores in row["scores"].items():
+                metrics |= {f"final/{split}/{key}/{row['method'].replace(' ', '_')}": v for key, v in scores.items()}
+        log(trainer, metrics, module)
+        print_table(rows, f"{self.num_samples} samples each, after {module.base_updates} base updates")
+
+
+def protocol(
+    features: nn.Module, scorers: dict[str, Scorer], data: Any, num_samples: int, seed: int, base: str
+) -> dict[str, Any]:
+    """All that a reader must know to compare the scores with others."""
+    return {
+        "extractor": features.name,
+        "extractor_weights_sha256": features.digest,
+        "data": data.source.name,
+        "shape": list(data.shape),
+        "resize": "none; images are rounded to bytes",
+        "seed": seed,
+        "base": base,
+        "splits": {split: scorer.protocol(num_samples) for split, scorer in scorers.items()},
+    }

@@ -1,0 +1,83 @@
+"""Pictures of samples: grids of images, scatter plots of points, strips of chains, curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from ..data.batch import to_uint8, to_unit
+
+matplotlib.use("Agg", force=False)
+
+
+def side_by_side(samples: dict[str, Tensor], columns: int = 8) -> Figure:
+    """Samples of several methods (each (n, *shape)) beside one another: grids of images, or scatter plots of points."""
+    figure = Figure(figsize=(4 * len(samples), 4.3), layout="constrained")
+    axes = figure.subplots(1, len(samples), squeeze=False, sharex=True, sharey=True)[0]
+    for ax, (name, x) in zip(axes, samples.items(), strict=True):
+        ax.set_title(name)
+        if x.dim() == 4:
+            _show(ax, make_grid(_bytes(x), columns, padding=1, pad_value=1.0))
+        else:
+            ax.scatter(*x[:, :2].cpu().T, s=2, alpha=0.5, linewidths=0)
+            ax.set_aspect("equal")
+    return figure
+
+
+def strip(states: Sequence[Tensor], steps: Sequence[int], rows: int = 8) -> Figure:
+    """The same chains at successive steps, left to right: column k shows `states[k]` (n, *shape) after `steps[k]` steps."""
+    if states[0].dim() != 4:
+        return side_by_side({f"step {step}": x for step, x in zip(steps, states, strict=True)})
+    grid = make_grid(
+        torch.stack([_bytes(x[:rows]) for x in states], 1).flatten(0, 1), len(states), padding=1, pad_value=1.0
+    )
+    figure = Figure(figsize=(len(states), rows + 0.6), layout="constrained")
+    ax = figure.subplots()
+    _show(ax, grid)
+    width = grid.shape[2] / len(states)
+    ax.set_xticks([(i + 0.5) * width for i in range(len(states))], [str(step) for step in steps])
+    ax.set_xlabel("sampling steps")
+    return figure
+
+
+def curve_figure(curve: dict[str, list[float]], equilibrium: dict[str, float], extractor: str) -> Figure:
+    """Relative FID against sampling steps for each real split, with the equilibrium's as a dashed line."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    ax = figure.subplots()
+    for i, split in enumerate(key for key in curve if key != "step"):
+        ax.plot(
+            curve["step"], curve[split], color=f"C{i}", marker="o", markersize=3, label=f"short run, {split} images"
+        )
+        if split in equilibrium:
+            ax.axhline(equilibrium[split], color=f"C{i}", linestyle="--", label=f"equilibrium, {split} images")
+    ax.axhline(1.0, color="grey", linewidth=0.8, label="base")
+    ax.set_xlabel("sampling steps")
+    ax.set_ylabel(f"relative FID ({extractor} features)")
+    ax.legend(fontsize=8)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG, all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    figure.savefig(temporary, format="png", dpi=120)
+    temporary.replace(path)
+
+
+def _bytes(x: Tensor) -> Tensor:
+    return (to_unit(to_uint8(x)).cpu() + 1) / 2
+
+
+def _show(ax: matplotlib.axes.Axes, grid: Tensor) -> None:
+    ax.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
+    ax.set_yticks([])
+    ax.set_xticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)

@@ -1,0 +1,55 @@
+"""Curves: the players' losses, and the bounds on train and held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytorch_lightning as pl
+import torch
+
+from ..data.batch import Batch
+from ..gebm import GEBM, call_energy, log_mean_exp
+from ..lightning.module import GEBMModule
+from ..noise import BlockNoise
+from ..samplers.gradients import sampling_mode
+from .cadence import BaseUpdateCallback, log
+
+
+class Monitor(BaseUpdateCallback):
+    """Logs the last step's numbers, and now and then KALE, Donsker–Varadhan, c and log Z on fixed samples in eval mode.
+
+    Args:
+        every_n_base_updates: cadence of the last step's numbers.
+        bounds_every: cadence of the bounds; a multiple of it.
+        num_samples: real images of each split, and base samples, behind the bounds.
+    """
+
+    def __init__(self, every_n_base_updates: int = 10, bounds_every: int = 100, num_samples: int = 1000) -> None:
+        super().__init__(every_n_base_updates)
+        self.bounds_every, self.num_samples = bounds_every, num_samples
+
+    def on_base_update(self, trainer: pl.Trainer, module: GEBMModule) -> None:
+        metrics = {k: float(v) for k, v in module.logs.items()}
+        metrics |= {
+            f"lr/{name}": opt.param_groups[0]["lr"]
+            for name, opt in zip(("energy", "base"), trainer.optimizers, strict=True)
+        }
+        if module.base_updates % self.bounds_every == 0:
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            for split in ("train", "val"):
+                batches = data.batches(split, limit=self.num_samples)
+                metrics |= {f"{split}/eval_{k}": v for k, v in bounds(module.gebm, batches, self.num_samples).items()}
+        log(trainer, metrics, module)
+
+
+@torch.no_grad()
+def bounds(gebm: GEBM, batches: Iterable[Batch], num_samples: int, seed: int = 0) -> dict[str, float]:
+    """KALE, Donsker–Varadhan, c and log Z of a model in eval mode, from real batches and `num_samples` base samples."""
+    noise = BlockNoise(seed, stream="bounds")
+    device = gebm.log_partition.device
+    with sampling_mode(gebm):
+        real = torch.cat([call_energy(gebm.energy, batch.x.to(gebm.log_partition)) for batch in batches]).mean()
+        base = call_energy(gebm.energy, gebm.sample_base(num_samples, noise).to(device))
+        c, log_z = gebm.log_partition, log_mean_exp(-base)
+        kale = -(real + c) - torch.exp(log_z - c) + 1
+    return {"kale": float(kale), "donsker_varadhan": float(-real - log_z), "c": float(c), "log_z": float(log_z)}

@@ -1,0 +1,107 @@
+"""Latent sampling beside training: the same latents at successive steps, and a grid of base beside GEBM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..gebm import call_base
+from ..lightning.module import GEBMModule
+from ..noise import BlockNoise
+from ..samplers import BaseSampler, LatentSampler, sample_chain, sampling_mode
+from .cadence import BaseUpdateCallback
+from .images import save, side_by_side, strip
+
+
+class LatentSampling(BaseUpdateCallback):
+    """Writes `images/grid.png` and `images/strip.png` (at the end), or with the update in their names (while training).
+
+    Args:
+        sampler: the kernel and temperature of the chains.
+        every_n_base_updates: cadence while training; None for the end only.
+        num_samples: samples in the grid.
+        strip_steps: steps shown in the strip, early to late.
+        strip_rows: chains shown in the strip.
+    """
+
+    def __init__(
+        self,
+        sampler: LatentSampler,
+        every_n_base_updates: int | None = 500,
+        num_samples: int = 64,
+        strip_steps: Sequence[int] = (0, 5, 10, 20, 30, 50, 100),
+        strip_rows: int = 8,
+    ) -> None:
+        super().__init__(every_n_base_updates)
+        self.sampler, self.num_samples, self.strip_steps, self.strip_rows = (
+            sampler,
+            num_samples,
+            strip_steps,
+            strip_rows,
+        )
+
+    def on_base_update(self, trainer: pl.Trainer, module: GEBMModule) -> None:
+        self._write(trainer, module, f"-{module.base_updates:07d}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if not pl_module.interrupted:
+            self._write(trainer, pl_module, "")
+
+    def _write(self, trainer: pl.Trainer, module: GEBMModule, suffix: str) -> None:
+        gebm, _ = module.evaluation_gebm()
+        points = 2000 if len(trainer.datamodule.shape) == 1 else self.num_samples  # type: ignore[attr-defined]
+        noise = (module.seed, 0, "pictures")
+        pictures = {
+            "base": BaseSampler().refine(gebm, points, BlockNoise(*noise)).x,
+            "GEBM": self.sampler.refine(gebm, points, BlockNoise(*noise)).x,
+        }
+        states = chain_states(
+            gebm, self.sampler, max(self.strip_rows, points if points == 2000 else 0), module.seed, self.strip_steps
+        )
+        for name, figure in (
+            ("grid", side_by_side(pictures)),
+            ("strip", strip(states, self.strip_steps, self.strip_rows)),
+        ):
+            path = Path(trainer.default_root_dir) / "images" / f"{name}{suffix}.png"
+            save(figure, path)
+            log_image(trainer, name, path, figure, module.base_updates)
+
+
+def chain_states(gebm: Any, sampler: LatentSampler, n: int, seed: int, steps: Sequence[int]) -> list[Tensor]:
+    """Base outputs (n, *shape) of n chains after each of `steps`."""
+    noise = BlockNoise(seed, stream="pictures")
+    z0 = gebm.prior.sample(n, noise)
+    latents = {0: z0}
+
+    def keep(step: int, state: Any, info: Any) -> None:
+        if step in steps:
+            latents[step] = state.z
+
+    sample_chain(
+        sampler.kernel,
+        gebm.potential(sampler.beta),
+        z0,
+        max(steps),
+        generator=noise,
+        schedule=sampler.schedule,
+        on_step=keep,
+    )
+    with sampling_mode(gebm), torch.no_grad():
+        return [call_base(gebm.base, latents[step]) for step in steps]
+
+
+def log_image(trainer: pl.Trainer, name: str, path: Path, figure: Figure, step: int) -> None:
+    """Hand a picture to those loggers that show pictures."""
+    from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(f"images/{name}", [str(path)], step=step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(f"images/{name}", figure, step)

@@ -1,0 +1,1 @@
+"""The commands; each has its config in `gebm_lightning.conf`."""

@@ -1,0 +1,104 @@
+"""What all commands share: Hydra's entry, and the one place where expected errors become one sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from ..errors import UserError
+from .schema import register
+
+
+def run_command(config_name: str, task: Callable[[DictConfig], Any], argv: list[str] | None = None) -> None:
+    """Compose `config_name` with the command line and run the task, all of Hydra's flags included.
+
+    A user's mistake ends in one sentence on stderr and status 1, with the traceback before it if `debug=true`.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    sys.argv = [sys.argv[0], *arguments]
+    # Hydra would print errors in its own way and exit; here they come to this function.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    register()
+    try:
+        _refuse_lists(arguments)
+        hydra.main(version_base="1.3", config_path="pkg://gebm_lightning.conf", config_name=config_name)(task)()
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None or "debug=true" in (a.lower() for a in arguments):
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _refuse_lists(arguments: list[str]) -> None:
+    if "-m" in arguments or "--multirun" in arguments:
+        return
+    for argument in arguments:
+        if re.match(r"^(sampler|model|data|objective|features)=\[", argument):
+            group = argument.split("=")[0]
+            raise UserError(
+                f"{argument}: one {group} at a time, a list would merge their configs; for a sweep take -m {group}=a,b"
+            )
+        if (
+            re.match(r"^[\w./]+=[^'\"\[{]*,", argument)
+            and OverridesParser.create().parse_override(argument).is_sweep_override()
+        ):
+            raise UserError(
+                f"{argument}: several values make a sweep, which needs -m; a list is written '{argument.split('=')[0]}=[a,b]'"
+            )
+
+
+def _sentence(error: BaseException) -> str | None:
+    """The one sentence for an expected error; None for a defect of ours, whose traceback is wanted."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    for link in chain:
+        if isinstance(link, UserError):
+            return _one_line(link)
+    if isinstance(error, InstantiationException):
+        return _one_line(error)
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _one_line(error)
+    if type(error).__name__ == "MisconfigurationException":
+        return _one_line(error)
+    if (
+        isinstance(error, (FileNotFoundError, PermissionError, NotADirectoryError))
+        or getattr(error, "errno", None) == 28
+    ):
+        return f"{error.strerror}: {error.filename}"  # type: ignore[attr-defined]
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).split("\nConfig search path")[0].split("\nfull_key:")[0]
+    return " ".join(text.split())
+
+
+def pick_device(name: str) -> Any:
+    """The torch device of `device=auto|cpu|cuda|cuda:1|…`.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name} cannot be used on this machine: {str(error).splitlines()[0]}") from error
+    return device

@@ -1,0 +1,49 @@
+"""`gebm-evaluate`: scores a trained model again, from its checkpoint and the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ..errors import UserError
+from .command import pick_device, run_command
+
+
+def main() -> None:
+    """Entry of `evaluate.py` and `gebm-evaluate`."""
+    run_command("evaluate", _task)
+
+
+def _task(cfg: DictConfig) -> None:
+    from ..callbacks.evaluation import protocol
+    from ..config import instantiate, load, load_config
+    from ..lightning.checkpoint import read_checkpoint
+    from ..metrics.compare import compare, real_scorers
+    from ..metrics.report import print_table, versions, write_json
+    from .refiners import given_or_run
+
+    unknown = [name for name in cfg.compare if name not in cfg.methods]
+    if unknown:
+        raise UserError(f"compare: there is no method {unknown[0]}; there are {', '.join(map(str, cfg.methods))}")
+    if cfg.num_samples < 4:
+        raise UserError(f"num_samples must be at least 4, not {cfg.num_samples}")
+    device = pick_device(cfg.device)
+    run = load_config(cfg.ckpt)
+    seed = run.seed if cfg.seed is None else cfg.seed
+    refiners = {name: given_or_run(cfg.methods[name], cfg.ckpt) for name in cfg.compare if name != "base"}
+    features = instantiate(run.features, trusted=False)
+    data = instantiate(run.data, trusted=False)
+    gebm = load(cfg.ckpt, cfg.ema).to(device)
+    averaged = cfg.ema and any(k.startswith("ema.") for k in read_checkpoint(cfg.ckpt)["state_dict"])
+    scorers = real_scorers(data, features, cfg.splits, seed, device)
+    rows = compare(
+        gebm, refiners, features, scorers, cfg.num_samples, seed, lambda row: print(f"{row['method']} done", flush=True)
+    )
+    folder = Path(cfg.ckpt)
+    folder = folder.parent.parent if folder.suffix == ".ckpt" else folder
+    out = Path(cfg.out) if cfg.out is not None else folder / "evaluation.json"
+    described = protocol(features, scorers, data, cfg.num_samples, seed, "ema" if averaged else "raw")
+    write_json(out, {"rows": rows, "protocol": described, "device": str(device), "versions": versions()})
+    print_table(rows, f"{cfg.num_samples} samples each")
+    print(out)

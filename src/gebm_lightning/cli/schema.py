@@ -1,0 +1,75 @@
+"""The top-level keys of each command's config, with their types, and what the configs' resolvers mean."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+
+@dataclass
+class TrainSchema:
+    """Top level of `train`."""
+
+    name: str = MISSING
+    seed: int = MISSING
+    train_mode: str = MISSING
+    resume: str | None = None
+    run_dir: str | None = None
+    debug: bool = False
+    model: Any = MISSING
+    objective: Any = MISSING
+    energy_schedule: Any = MISSING
+    optim: Any = MISSING
+    data: Any = MISSING
+    features: Any = MISSING
+    sampler: Any = MISSING
+    callbacks: Any = MISSING
+    logger: Any = MISSING
+    trainer: Any = MISSING
+
+
+@dataclass
+class SampleSchema:
+    """Top level of `sample`."""
+
+    ckpt: str = MISSING
+    num_samples: int = MISSING
+    seed: int = MISSING
+    ema: bool = True
+    out: str | None = None
+    device: str = "auto"
+    debug: bool = False
+    sampler: Any = MISSING
+
+
+@dataclass
+class EvaluateSchema:
+    """Top level of `evaluate`."""
+
+    ckpt: str = MISSING
+    compare: list[str] = field(default_factory=list)
+    methods: Any = MISSING
+    num_samples: int = MISSING
+    splits: list[str] = field(default_factory=list)
+    seed: int | None = None
+    ema: bool = True
+    out: str | None = None
+    device: str = "auto"
+    debug: bool = False
+
+
+def _job_hash(overrides: str) -> str:
+    return hashlib.sha256(overrides.encode()).hexdigest()[:12]
+
+
+def register() -> None:
+    """Make the schemas and resolvers known to Hydra; harmless when repeated."""
+    store = ConfigStore.instance()
+    store.store("train_schema", TrainSchema)
+    store.store("sample_schema", SampleSchema)
+    store.store("evaluate_schema", EvaluateSchema)
+    OmegaConf.register_new_resolver("job_hash", _job_hash, replace=True)

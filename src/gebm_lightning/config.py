@@ -1,0 +1,175 @@
+"""Configs: composed by Hydra, instantiated with care, turned into models, and read back from a run's folder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from .gebm import GEBM
+
+CONFIG_MODULE = "gebm_lightning.conf"
+PACKAGE = "gebm_lightning"
+ROOMS = ("networks", "objectives", "priors", "samplers", "data", "metrics")
+FOREIGN = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD", "torch.optim.RMSprop")
+
+
+def compose(overrides: list[str] | None = None, config: str = "train") -> DictConfig:
+    """Hydra's composition from Python: `compose(["model=mlp", "data=ring"])`.
+
+    Raises:
+        hydra.errors.HydraException: an override names no config or key.
+    """
+    from .cli.schema import register
+
+    register()
+    state = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+            return hydra.compose(config, overrides or [])
+    finally:
+        GlobalHydra.instance().clear()
+        if state is not None:
+            GlobalHydra.instance().initialize(state)
+
+
+def instantiate(node: Any, trusted: bool = True, **kwargs: Any) -> Any:
+    """Hydra's instantiation, with plain lists and dicts.
+
+    Args:
+        node: a config with `_target_`s; None stays None.
+        trusted: False for a config that was read from a file: then only classes of this package's libraries, its toy
+            laws and the named optimisers are called.
+
+    Raises:
+        UserError: an untrusted config names any other target.
+    """
+    if node is None:
+        return None
+    if not trusted:
+        for target in _targets(node):
+            _check_target(target)
+    return hydra.utils.instantiate(node, _convert_="all", **kwargs)
+
+
+def _targets(node: Any) -> Iterator[Any]:
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if isinstance(plain, dict):
+        if "_target_" in plain:
+            yield plain["_target_"]
+        for value in plain.values():
+            yield from _targets(value)
+    elif isinstance(plain, list):
+        for value in plain:
+            yield from _targets(value)
+
+
+def _check_target(target: Any) -> None:
+    if target in FOREIGN:
+        return
+    refusal = UserError(
+        f"the run's config names the target {target!r}, which is not one of {PACKAGE}'s own: it is not run"
+    )
+    parts = str(target).split(".")
+    if len(parts) < 3 or parts[0] != PACKAGE or parts[1] not in ROOMS or any(not p or p.startswith("_") for p in parts):
+        raise refusal
+    try:
+        found = hydra.utils.get_object(str(target))
+    except ImportError as error:
+        raise UserError(
+            f"the run's config names the target {target!r}, which this version of {PACKAGE} lacks"
+        ) from error
+    home = getattr(found, "__module__", None) or ""
+    # A module attribute may be somebody else's function under our name: where it was defined decides.
+    own = home.split(".")[0] == PACKAGE and len(home.split(".")) > 1 and home.split(".")[1] in ROOMS
+    if not own or not (inspect.isclass(found) or home == f"{PACKAGE}.data.toys"):
+        raise refusal
+
+
+def build(cfg: DictConfig, trusted: bool = True) -> GEBM:
+    """A fresh model from a config: networks initialised from `cfg.seed`, the energy finished by the objective.
+
+    Raises:
+        UserError: the config asks for what no network here is built for.
+    """
+    return build_parts(cfg, trusted)[0]
+
+
+def build_parts(cfg: DictConfig, trusted: bool = True) -> tuple[GEBM, Any, Any]:
+    """`(gebm, critic, objective)`: the model, and what its training needs besides."""
+    import torch
+
+    from .gebm import GEBM
+    from .noise import stable_seed
+
+    if cfg.model.get("num_classes") is not None:
+        raise UserError(
+            f"model.num_classes={cfg.model.num_classes}: conditional models are not supported yet; leave it null"
+        )
+    objective = instantiate(cfg.objective, trusted)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stable_seed(cfg.seed, "networks"))
+        base = instantiate(cfg.model.base, trusted)
+        critic = instantiate(cfg.model.energy, trusted)
+        gebm = GEBM(base, objective.make_energy(critic), instantiate(cfg.model.prior, trusted))
+    return gebm, critic, objective
+
+
+def load_config(run_dir: str | Path) -> DictConfig:
+    """The resolved config of a run's folder; nothing in it is run by this.
+
+    Raises:
+        UserError: there is no such folder or config, or it is no config of a run.
+    """
+    folder = Path(run_dir)
+    if folder.suffix == ".ckpt":
+        folder = folder.parent.parent
+    path = folder / "config.yaml"
+    if not folder.is_dir():
+        raise UserError(f"there is no run folder {folder}: give the folder that training printed last")
+    if not path.is_file():
+        raise UserError(f"{folder} is no run folder: it has no config.yaml")
+    try:
+        cfg = OmegaConf.load(path)
+    except Exception as error:
+        raise UserError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(cfg, DictConfig) or any(key not in cfg for key in ("model", "objective", "data", "seed")):
+        raise UserError(f"{path} is not the config of a training run")
+    if "${" in path.read_text():
+        raise UserError(f"{path} has interpolations, which a run's resolved config never has: it is not read")
+    return cfg
+
+
+def load(run_dir: str | Path, ema: bool = True) -> GEBM:
+    """The trained model of a run's folder (or of one checkpoint file in it), in eval mode on the CPU.
+
+    With `ema` the base is the averaged one where the run kept one. The energy was trained against the raw base, so log Z
+    is then estimated again, on 4,096 samples of the averaged one; likewise for objectives that learn no c.
+
+    Raises:
+        UserError: no run, no checkpoint, or one of another model.
+    """
+    from .lightning.checkpoint import read_checkpoint, restore
+
+    cfg = load_config(run_dir)
+    gebm, _, objective = build_parts(cfg, trusted=False)
+    averaged = restore(gebm, read_checkpoint(run_dir), ema)
+    gebm.eval()
+    if averaged or not objective.learns_log_partition:
+        import torch
+
+        from .gebm import estimate_log_partition
+        from .noise import BlockNoise
+
+        with torch.no_grad():
+            gebm.log_partition.copy_(estimate_log_partition(gebm, BlockNoise(cfg.seed, stream="load")))
+    return gebm

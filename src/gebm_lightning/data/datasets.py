@@ -1,0 +1,70 @@
+"""Map-style data fetched a batch at a time, and their order as a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ..noise import stable_seed
+from .batch import Batch
+
+
+class ArrayDataset(Dataset[Batch]):
+    """Tensors in memory: x (n, *shape) uint8 images or floats, y (n,) labels or None."""
+
+    def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        index = torch.as_tensor(indices)
+        return Batch(self.x[index], None if self.y is None else self.y[index])
+
+
+class Mirrored(Dataset[Batch]):
+    """A dataset and its mirror images: index i + n is image i flipped left to right."""
+
+    def __init__(self, dataset: ArrayDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return 2 * len(self.dataset)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        n = len(self.dataset)
+        x, y = self.dataset.__getitems__([i % n for i in indices])
+        flipped = torch.as_tensor([i >= n for i in indices])
+        return Batch(torch.where(flipped.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x), y)
+
+
+class StepSampler(Sampler[list[int]]):
+    """An endless sequence of batches; the one at `step` depends on (seed, step) alone, so resuming needs no loader state.
+
+    Position p = step · batch · world + rank · batch + j of the stream is entry p mod n of the permutation of epoch p // n.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, seed: int, start_step: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+        self.start_step, self.rank, self.world_size = start_step, rank, world_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, order = -1, torch.empty(0)
+        step = self.start_step
+        while True:
+            first = (step * self.world_size + self.rank) * self.batch_size
+            batch = []
+            for position in range(first, first + self.batch_size):
+                if position // self.size != epoch:
+                    epoch = position // self.size
+                    generator = torch.Generator().manual_seed(stable_seed(self.seed, "data", epoch))
+                    order = torch.randperm(self.size, generator=generator)
+                batch.append(int(order[position % self.size]))
+            yield batch
+            step += 1

@@ -1,0 +1,112 @@
+"""The model: a base measure reweighted by an energy, dQ_{B,E}/dQ = exp(−E)/Z (Arbel, Zhou & Gretton, ICLR 2021)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .noise import Generator
+from .priors import Prior
+
+
+class GEBM(nn.Module):
+    """A base (generator), an energy (low on real data), a latent prior and log Z.
+
+    Args:
+        base: `base(z, y=None) -> (n, *shape)` from latents z (n, d).
+        energy: `energy(x, y=None) -> (n,)`, low on real data.
+        prior: law η of the latents, with `sample` and `log_prob`.
+        log_partition: estimate c of log Z = log E_Q[exp(−E)], a parameter of the model.
+    """
+
+    def __init__(self, base: nn.Module, energy: nn.Module, prior: Prior, log_partition: float = 0.0) -> None:
+        super().__init__()
+        self.base, self.energy, self.prior = base, energy, prior
+        self.log_partition = nn.Parameter(torch.tensor(float(log_partition)))
+
+    def latent_potential(self, z: Tensor, beta: float = 1.0, y: Tensor | None = None) -> Tensor:
+        """U_β(z) = −log η(z) + β·E(B(z)), shape (n,) from z (n, d); only the energy is tempered, c drops out."""
+        return Potential(self, beta, y)(z)
+
+    def potential(self, beta: float = 1.0, y: Tensor | None = None) -> Potential:
+        """U_β as an object, for the samplers."""
+        return Potential(self, beta, y)
+
+    def log_weights(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """log dQ_{B,E}/dQ (x) = −E(x) − c, shape (n,)."""
+        return -call_energy(self.energy, x, y) - self.log_partition
+
+    def sample_base(self, n: int, generator: Generator, y: Tensor | None = None) -> Tensor:
+        """n samples of the base alone, shape (n, *shape)."""
+        return call_base(self.base, self.prior.sample(n, generator), y)
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """log q(x) − E(x) − c, shape (n,), where the base has a density q.
+
+        Raises:
+            TypeError: the base has no `log_prob`, as no generator with a low-dimensional latent has one.
+        """
+        base_log_prob = getattr(self.base, "log_prob", None)
+        if base_log_prob is None:
+            raise TypeError(
+                f"{type(self.base).__name__} has no density: log_prob needs a base with a log_prob of its own"
+            )
+        return base_log_prob(x) + self.log_weights(x, y)
+
+
+class Potential:
+    """U_β(z) = −log η(z) + β·E(B(z)): (n, d) -> (n,), with `.prior`, `.beta`, `.energy(z)` and `.tempered(beta)`."""
+
+    def __init__(self, gebm: GEBM, beta: float = 1.0, y: Tensor | None = None) -> None:
+        self.gebm, self.beta, self.y = gebm, beta, y
+
+    @property
+    def prior(self) -> Prior:
+        return self.gebm.prior
+
+    def energy(self, z: Tensor) -> Tensor:
+        """E(B(z)), shape (n,)."""
+        return call_energy(self.gebm.energy, call_base(self.gebm.base, z, self.y), self.y)
+
+    def tempered(self, beta: float) -> Potential:
+        """The same potential at another inverse temperature."""
+        return Potential(self.gebm, beta, self.y)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return -self.prior.log_prob(z) + self.beta * self.energy(z)
+
+
+def call_base(base: nn.Module, z: Tensor, y: Tensor | None = None) -> Tensor:
+    """base(z) or base(z, y): networks without labels need not take them."""
+    return base(z) if y is None else base(z, y)
+
+
+def call_energy(energy: nn.Module, x: Tensor, y: Tensor | None = None) -> Tensor:
+    """energy(x) or energy(x, y), checked to be (n,).
+
+    Raises:
+        ValueError: the energy returned another shape.
+    """
+    value = energy(x) if y is None else energy(x, y)
+    if value.shape != x.shape[:1]:
+        raise ValueError(
+            f"an energy must return shape {tuple(x.shape[:1])}, one number a sample, not {tuple(value.shape)}"
+        )
+    return value
+
+
+def log_mean_exp(x: Tensor) -> Tensor:
+    """log of the mean of exp(x), x of shape (n,)."""
+    return torch.logsumexp(x, 0) - math.log(x.shape[0])
+
+
+@torch.no_grad()
+def estimate_log_partition(gebm: GEBM, generator: Generator, num_samples: int = 4096, chunk: int = 512) -> Tensor:
+    """Monte-Carlo log Z = log mean exp(−E(B(z))), z ~ η, a scalar; networks as they stand (set eval mode first)."""
+    energies = []
+    for start in range(0, num_samples, chunk):
+        x = gebm.sample_base(min(chunk, num_samples - start), generator)
+        energies.append(call_energy(gebm.energy, x))
+    return log_mean_exp(-torch.cat(energies).float())

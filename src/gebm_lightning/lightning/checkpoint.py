@@ -1,0 +1,90 @@
+"""The checkpoint's format: tensors and plain containers only, under a format version; read and written with care."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ..errors import UserError
+from ..gebm import GEBM
+from .module import FORMAT_VERSION
+
+
+def find_checkpoint(run_dir: str | Path) -> Path:
+    """The newest checkpoint of a run's folder, or the file itself.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(run_dir)
+    if path.suffix == ".ckpt":
+        if not path.is_file():
+            raise UserError(f"there is no checkpoint {path}")
+        return path
+    last = path / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        raise UserError(f"{path} has no checkpoint: {last} is missing; the run ended before its first one")
+    return last
+
+
+def read_checkpoint(run_dir: str | Path) -> dict[str, Any]:
+    """The checkpoint's contents, loaded without running any code of it.
+
+    Raises:
+        UserError: it is missing, damaged, of another program or of a newer format.
+    """
+    path = find_checkpoint(run_dir)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+    ours = checkpoint.get("gebm_lightning") if isinstance(checkpoint, dict) else None
+    if not isinstance(ours, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is a checkpoint of another program: it has no gebm_lightning entry")
+    if ours.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {ours.get('format_version')}, this program reads version {FORMAT_VERSION}: "
+            f"it was written by gebm_lightning {ours.get('version')}"
+        )
+    return checkpoint
+
+
+def restore(gebm: GEBM, checkpoint: dict[str, Any], ema: bool) -> bool:
+    """Load a checkpoint's weights into a model; True if the averaged base was taken.
+
+    Raises:
+        UserError: the checkpoint belongs to another model.
+    """
+    state = checkpoint["state_dict"]
+    weights = {k.removeprefix("gebm."): v for k, v in state.items() if k.startswith("gebm.")}
+    averaged = {k.removeprefix("ema.module."): v for k, v in state.items() if k.startswith("ema.module.")}
+    if ema and averaged:
+        weights |= {f"base.{k}": v for k, v in averaged.items()}
+    own = gebm.state_dict()
+    wrong = sorted(
+        k for k in own.keys() | weights.keys() if k not in own or k not in weights or own[k].shape != weights[k].shape
+    )
+    if wrong:
+        raise UserError(
+            f"the checkpoint is of another model than the config: {len(wrong)} tensors differ, the first is {wrong[0]}"
+        )
+    gebm.load_state_dict(weights)
+    return bool(ema and averaged)
+
+
+def write_checkpoint(trainer: pl.Trainer, path: Path) -> None:
+    """Save all state of a trainer, all or nothing: a temporary file, flushed to disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    try:
+        trainer.save_checkpoint(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

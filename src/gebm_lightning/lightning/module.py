@@ -1,0 +1,167 @@
+"""The alternating game as a LightningModule: energy updates, then a base update, and the counters that rule all else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from .._version import __version__
+from ..data.batch import Batch
+from ..errors import UserError
+from ..gebm import GEBM, call_base, estimate_log_partition
+from ..noise import BlockNoise
+from ..objectives import Objective
+from .optim import Optim
+
+FORMAT_VERSION = 1
+TRAIN_MODES = ("both", "energy", "base")
+
+
+class GEBMModule(pl.LightningModule):
+    """Trains a GEBM: one `training_step` is one fresh batch and one energy update; a base update follows when due.
+
+    Args:
+        gebm: the model; its energy is the finished one, `objective.make_energy(critic)`.
+        critic: the network that the objective's losses see.
+        objective: what the players minimise.
+        optim: optimisers of both.
+        energy_schedule: base updates done -> energy updates before the next one.
+        train_mode: "both", "energy" (the base stays as it is) or "base" (the energy stays).
+        seed: all latents and penalty weights are functions of it and of the step.
+
+    Attributes:
+        base_updates: the one counter; with train_mode="energy" it counts energy updates.
+        steps: batches seen.
+        logs: numbers of the last step, detached.
+        ema: running average of the base, where a callback keeps one.
+        interrupted: a signal asked the run to end early.
+    """
+
+    ema: nn.Module | None
+    interrupted: bool = False
+
+    def __init__(
+        self,
+        gebm: GEBM,
+        critic: nn.Module,
+        objective: Objective,
+        optim: Optim,
+        energy_schedule: Callable[[int], int],
+        train_mode: str = "both",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if train_mode not in TRAIN_MODES:
+            raise UserError(f"train_mode must be one of {', '.join(TRAIN_MODES)}, not {train_mode}")
+        self.automatic_optimization = False
+        self.gebm = gebm
+        # In a list, so that a critic inside gebm.energy does not appear twice in the state.
+        self._critic = [critic]
+        self.objective, self.optim, self.energy_schedule = objective, optim, energy_schedule
+        self.train_mode, self.seed = train_mode, seed
+        self.steps = self.base_updates = self.energy_since_base = 0
+        self.logs: dict[str, Tensor] = {}
+        self.ema = None
+
+    @property
+    def critic(self) -> nn.Module:
+        """The network behind the energy."""
+        return self._critic[0]
+
+    def evaluation_gebm(self) -> tuple[GEBM, str]:
+        """The model to sample and score, over the averaged base if there is one, and "ema" or "raw"."""
+        if self.ema is None:
+            return self.gebm, "raw"
+        averaged = cast(nn.Module, self.ema.module)
+        return GEBM(averaged, self.gebm.energy, self.gebm.prior, float(self.gebm.log_partition.detach())).to(
+            self.device
+        ), "ema"
+
+    def configure_optimizers(self) -> Any:
+        return self.optim.configure(self.critic.parameters(), self.gebm.log_partition, self.gebm.base.parameters())
+
+    def on_fit_start(self) -> None:
+        if self.steps == 0 and self.train_mode != "base":
+            c = estimate_log_partition(self.gebm, BlockNoise(self.seed, stream="train/initial"))
+            with torch.no_grad():
+                self.gebm.log_partition.copy_(c)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        energy_optimizer, base_optimizer = cast(list[LightningOptimizer], self.optimizers())
+        n = batch.x.shape[0]
+        self.logs = {}
+        if self.train_mode != "base":
+            self._energy_update(batch.x, energy_optimizer)
+            self.energy_since_base += 1
+        if self.train_mode == "base" or (
+            self.train_mode == "both" and self.energy_since_base >= self.energy_schedule(self.base_updates)
+        ):
+            self._base_update(n, base_optimizer)
+        self.steps += 1
+        if self.train_mode == "energy" or "loss/base" in self.logs:
+            self.base_updates += 1
+            self.energy_since_base = 0
+            schedulers = self.lr_schedulers() or []
+            for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+                scheduler.step()
+
+    def _noise(self, player: str) -> BlockNoise:
+        return BlockNoise(self.seed, stream=f"train/{self.steps}/{player}")
+
+    def _energy_update(self, x_real: Tensor, optimizer: LightningOptimizer) -> None:
+        noise = self._noise("energy")
+        with self.toggled_optimizer(optimizer):
+            with torch.no_grad():
+                x_base = call_base(self.gebm.base, self.gebm.prior.sample(x_real.shape[0], noise)).to(x_real)
+            e_real, e_base = full_precision(self.critic(x_real)), full_precision(self.critic(x_base))
+            loss, logs = self.objective.energy_loss(e_real, e_base, self.gebm.log_partition)
+            self.logs |= {"loss/energy": loss.detach(), **{f"train/{k}": v for k, v in logs.items()}}
+            # Second derivatives and squared norms of gradients lose too much in half precision.
+            with torch.autocast(self.device.type, enabled=False):
+                for name, penalty in self.objective.penalties.items():
+                    value = penalty(self.critic, x_real, x_base, noise)
+                    self.logs[f"penalty/{name}"] = value.detach()
+                    loss = loss + value
+            self._descend(loss, optimizer, self.critic.parameters(), self.optim.energy_clip_norm)
+
+    def _base_update(self, n: int, optimizer: LightningOptimizer) -> None:
+        with self.toggled_optimizer(optimizer):
+            z = self.gebm.prior.sample(n, self._noise("base"))
+            e_base = full_precision(self.critic(call_base(self.gebm.base, z)))
+            loss, logs = self.objective.base_loss(e_base, self.gebm.log_partition)
+            self.logs |= {"loss/base": loss.detach(), **{f"train/{k}": v for k, v in logs.items()}}
+            self._descend(loss, optimizer, self.gebm.base.parameters(), self.optim.base_clip_norm)
+
+    def _descend(
+        self, loss: Tensor, optimizer: LightningOptimizer, parameters: Iterable[nn.Parameter], clip: float | None
+    ) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if clip is not None:
+            nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["gebm_lightning"] = {
+            "format_version": FORMAT_VERSION,
+            "version": __version__,
+            "steps": self.steps,
+            "base_updates": self.base_updates,
+            "energy_since_base": self.energy_since_base,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["gebm_lightning"]
+        self.steps, self.base_updates = state["steps"], state["base_updates"]
+        self.energy_since_base = state["energy_since_base"]
+
+
+def full_precision(v: Tensor) -> Tensor:
+    """Critic outputs as float32 where autocast made them half: log-sum-exps need it; doubles stay doubles."""
+    return v.float() if v.dtype in (torch.bfloat16, torch.float16) else v

@@ -1,0 +1,43 @@
+"""Optimisers, learning-rate schedules and clipping of the two players."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class Optim:
+    """What each player is optimised with.
+
+    Args:
+        energy: partial optimiser of the energy; c is a parameter group of it.
+        base: partial optimiser of the base.
+        log_partition_lr: learning rate of c.
+        energy_scheduler: partial learning-rate scheduler, stepped once each base update; None for a constant rate.
+        base_scheduler: the same for the base.
+        energy_clip_norm: largest gradient norm of the energy; None for no clipping.
+        base_clip_norm: the same for the base.
+    """
+
+    energy: Callable[..., Optimizer]
+    base: Callable[..., Optimizer]
+    log_partition_lr: float = 1e-2
+    energy_scheduler: Callable[..., Any] | None = None
+    base_scheduler: Callable[..., Any] | None = None
+    energy_clip_norm: float | None = None
+    base_clip_norm: float | None = None
+
+    def configure(
+        self, energy: Iterable[nn.Parameter], log_partition: nn.Parameter, base: Iterable[nn.Parameter]
+    ) -> tuple[list[Optimizer], list[Any]]:
+        """Both optimisers, energy first, and their schedulers."""
+        c = {"params": [log_partition], "lr": self.log_partition_lr, "weight_decay": 0.0}
+        optimizers = [self.energy([{"params": list(energy)}, c]), self.base(list(base))]
+        partials = [self.energy_scheduler, self.base_scheduler]
+        schedulers = [make(opt) for make, opt in zip(partials, optimizers, strict=True) if make is not None]
+        return optimizers, schedulers

@@ -1,0 +1,102 @@
+"""Base, short runs and equilibrium side by side: the same latents, the same extractor, the same real images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..gebm import GEBM, call_base
+from ..noise import BlockNoise
+from ..samplers import BaseSampler, LatentSampler, Refiner, sample_chain
+from ..samplers.refiner import chunks
+from .features import extract
+from .scores import Scorer
+
+Row = dict[str, Any]
+
+
+def real_scorers(
+    data: Any, features: nn.Module, splits: Iterable[str], seed: int, device: Any = "cpu"
+) -> dict[str, Scorer]:
+    """A scorer for each real split of a data module."""
+    features.to(device)
+    name = str(features.name)
+    return {s: Scorer(name, extract(features, (b.x for b in data.batches(s)), device), seed) for s in splits}
+
+
+def compare(
+    gebm: GEBM,
+    refiners: Mapping[str, Refiner],
+    features: nn.Module,
+    scorers: Mapping[str, Scorer],
+    num_samples: int,
+    seed: int,
+    on_row: Callable[[Row], None] | None = None,
+) -> list[Row]:
+    """One row for each refiner, the base first: its scores against each split and the FID relative to the base's.
+
+    All start from the same generator: where a refiner begins with latents, they are the base's own.
+    """
+    rows: list[Row] = []
+    device = gebm.log_partition.device
+    base_fid: dict[str, float] = {}
+    for name, refiner in {"base": BaseSampler(), **refiners}.items():
+        start = time.perf_counter()
+        samples = refiner.refine(gebm, num_samples, BlockNoise(seed, stream="evaluation"))
+        seconds = time.perf_counter() - start
+        generated = extract(features, samples.x.split(512), device)
+        info = {k: v for k, v in samples.info.items() if not isinstance(v, Tensor)}
+        row: Row = {"method": name, "seconds": seconds, **info, "scores": {}}
+        for split, scorer in scorers.items():
+            scores = scorer(generated)
+            fid = scores[f"fid_{scorer.name}"]
+            base_fid.setdefault(split, fid)
+            row["scores"][split] = scores | {"relative_fid": fid / base_fid[split]}
+        rows.append(row)
+        if on_row is not None:
+            on_row(row)
+    return rows
+
+
+def sampling_curve(
+    gebm: GEBM,
+    sampler: LatentSampler,
+    features: nn.Module,
+    scorers: Mapping[str, Scorer],
+    num_samples: int,
+    seed: int,
+    steps: Iterable[int],
+) -> dict[str, list[float]]:
+    """Relative FID of the chain's states after each of `steps` (counted from its first), by split; step 0 is the base."""
+    wanted = sorted({0, *steps})
+    device = gebm.log_partition.device
+    collected: dict[int, list[Tensor]] = {step: [] for step in wanted}
+    for rows, noise in chunks(num_samples, BlockNoise(seed, stream="evaluation"), sampler.chunk):
+        z0 = gebm.prior.sample(rows.stop - rows.start, noise)
+
+        def collect(step: int, state: Any, info: Any) -> None:
+            if step in collected:
+                collected[step].append(extract(features, [call_base(gebm.base, state.z)], device))
+
+        with torch.no_grad():
+            sample_chain(
+                sampler.kernel,
+                gebm.potential(sampler.beta),
+                z0,
+                wanted[-1],
+                generator=noise,
+                schedule=sampler.schedule,
+                on_step=collect,
+            )
+    generated_base = extract(
+        features, BaseSampler().refine(gebm, num_samples, BlockNoise(seed, stream="evaluation")).x.split(512), device
+    )
+    curve: dict[str, list[float]] = {"step": [float(s) for s in wanted]}
+    for split, scorer in scorers.items():
+        reference = scorer.fid(generated_base)
+        curve[split] = [1.0 if s == 0 else scorer.fid(torch.cat(collected[s])) / reference for s in wanted]
+    return curve

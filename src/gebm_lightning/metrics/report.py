@@ -1,0 +1,61 @@
+"""How scores are shown and kept: the table on the terminal, and `summary.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_table(rows: Iterable[dict[str, Any]], title: str) -> None:
+    """One line for each method and real split."""
+    rows = list(rows)
+    table = Table(title=title)
+    splits = list(rows[0]["scores"])
+    fid = next(key for key in rows[0]["scores"][splits[0]] if key.startswith("fid_"))
+    for heading in ("samples", "against", fid, "relative FID", "KID", "precision", "recall", "ESS", "seconds"):
+        table.add_column(heading, justify="left" if heading in ("samples", "against") else "right", no_wrap=True)
+    for row in rows:
+        for split in splits:
+            s = row["scores"][split]
+            first = split == splits[0]
+            table.add_row(
+                row["method"] if first else "",
+                split,
+                f"{s[fid]:.3f}",
+                f"{s['relative_fid']:.3f}",
+                f"{s['kid']:.4f}",
+                f"{s['precision']:.3f}",
+                f"{s['recall']:.3f}",
+                f"{100 * row['ess_share']:.1f} %" if first and "ess_share" in row else "",
+                f"{row['seconds']:.1f}" if first else "",
+            )
+    Console(width=max(110, Console().width)).print(table)
+
+
+def versions() -> dict[str, str]:
+    """What the figures were made with."""
+    import pytorch_lightning
+    import torch
+
+    from .._version import __version__
+
+    return {
+        "gebm_lightning": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pytorch_lightning": pytorch_lightning.__version__,
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, all or nothing."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,79 @@
+"""FID, KID, precision and recall of generated against real features, by torch-fidelity's arithmetic on one extractor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import UserError
+
+
+class Scorer:
+    """Scores generated features against one real split.
+
+    FID is the Fréchet distance of the Gaussians fitted to both; KID the mean of the unbiased cubic-kernel MMD² over
+    subsets; precision and recall those of k = 3 nearest neighbours, on equally many of both.
+
+    Args:
+        name: the extractor's, part of the FID's key: `fid_<name>`.
+        real: (m, f) features of the real split.
+        seed: of KID's subsets.
+        kid_subsets: how many.
+        kid_subset_size: at most this many samples each; no more than either side has.
+        prc_samples: at most this many samples of each side for precision and recall, whose cost is quadratic.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        real: Tensor,
+        seed: int = 0,
+        kid_subsets: int = 100,
+        kid_subset_size: int = 1000,
+        prc_samples: int = 10_000,
+    ) -> None:
+        from torch_fidelity.metric_fid import fid_features_to_statistics
+
+        if len(real) < 4:
+            raise UserError(f"scores need at least 4 real samples, not {len(real)}")
+        self.name, self.real, self.seed = name, real.double(), seed
+        self.kid_subsets, self.kid_subset_size, self.prc_samples = kid_subsets, kid_subset_size, prc_samples
+        self._statistics = fid_features_to_statistics(self.real)
+
+    def fid(self, generated: Tensor) -> float:
+        """The Fréchet distance alone, of features (n, f)."""
+        from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+        statistics = fid_features_to_statistics(generated.double())
+        return fid_statistics_to_metric(statistics, self._statistics, False)["frechet_inception_distance"]
+
+    def __call__(self, generated: Tensor) -> dict[str, float]:
+        """All scores of features (n, f)."""
+        from torch_fidelity.metric_kid import kid_features_to_metric
+        from torch_fidelity.metric_prc import prc_features_to_metric
+
+        size = min(self.kid_subset_size, len(generated), len(self.real))
+        kid = kid_features_to_metric(
+            generated, self.real, kid_subsets=self.kid_subsets, kid_subset_size=size, rng_seed=self.seed, verbose=False
+        )
+        n = min(len(generated), len(self.real), self.prc_samples)
+        prc = prc_features_to_metric(generated[:n], self.real[:n], verbose=False)
+        return {
+            f"fid_{self.name}": self.fid(generated),
+            "kid": kid["kernel_inception_distance_mean"],
+            "kid_std": kid["kernel_inception_distance_std"],
+            "precision": float(prc["precision"]),
+            "recall": float(prc["recall"]),
+        }
+
+    def protocol(self, num_generated: int) -> dict[str, Any]:
+        """What a reader must know to compare these figures with others."""
+        return {
+            "num_real": len(self.real),
+            "num_generated": num_generated,
+            "kid_subsets": self.kid_subsets,
+            "kid_subset_size": min(self.kid_subset_size, num_generated, len(self.real)),
+            "prc_samples": min(num_generated, len(self.real), self.prc_samples),
+            "prc_neighbours": 3,
+        }

@@ -1,0 +1,98 @@
+"""Explicit randomness: every draw takes a generator, and samples depend on their index alone, not on batches or devices."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+BLOCK = 64
+
+
+def stable_seed(*parts: int | str) -> int:
+    """A 63-bit seed from integers and names, the same on every machine and in every process (SHA-256 of their text)."""
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+class BlockNoise:
+    """One random stream per fixed block of 64 samples.
+
+    Row `i` of any draw belongs to global sample `64 * first_block + i`, whose numbers come from block `i // 64`'s own
+    stream; so the same N samples come out whatever the chunk, batch or rank, as long as chunks start at block borders.
+    Draws are made on the CPU, hence equal on every device.
+
+    Args:
+        seed: the seed shared by all blocks.
+        first_block: global index of the first row's block.
+        stream: a name; streams of different names are independent.
+    """
+
+    def __init__(self, seed: int, first_block: int = 0, stream: str = "") -> None:
+        self.seed, self.first_block, self.stream = seed, first_block, stream
+        self._generators: list[torch.Generator] = []
+
+    def _block(self, index: int) -> torch.Generator:
+        while len(self._generators) <= index:
+            generator = torch.Generator()
+            block = self.first_block + len(self._generators)
+            generator.manual_seed(stable_seed(self.seed, self.stream, block))
+            self._generators.append(generator)
+        return self._generators[index]
+
+    def draw(self, sampler: Callable[..., Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """`sampler` (torch.randn or torch.rand) applied block by block; shape (n, ...)."""
+        blocks = -(-shape[0] // BLOCK)
+        size = (BLOCK, *shape[1:])
+        parts = [sampler(size, generator=self._block(i), dtype=dtype) for i in range(blocks)]
+        return torch.cat(parts)[: shape[0]] if parts else torch.empty(shape, dtype=dtype)
+
+    def shifted(self, samples: int) -> BlockNoise:
+        """Fresh noise that starts `samples` (a multiple of 64) further on."""
+        if samples % BLOCK:
+            raise ValueError(f"a chunk must start at a multiple of {BLOCK} samples, not at {samples}")
+        return BlockNoise(self.seed, self.first_block + samples // BLOCK, self.stream)
+
+    def substream(self, name: str) -> BlockNoise:
+        """Independent noise shared by all samples of this seed, whatever the block it is asked from."""
+        return BlockNoise(self.seed, 0, f"{self.stream}/{name}")
+
+
+Generator = torch.Generator | BlockNoise
+
+
+def _draw(
+    sampler: Callable[..., Tensor],
+    shape: tuple[int, ...],
+    generator: Generator,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    dtype = dtype or torch.get_default_dtype()
+    if isinstance(generator, BlockNoise):
+        return generator.draw(sampler, tuple(shape), dtype).to(device or "cpu")
+    return sampler(tuple(shape), generator=generator, dtype=dtype, device=generator.device).to(
+        device or generator.device
+    )
+
+
+def randn(
+    shape: tuple[int, ...],
+    generator: Generator,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Standard normal numbers of `shape` (n, ...) from an explicit generator."""
+    return _draw(torch.randn, shape, generator, device, dtype)
+
+
+def rand(
+    shape: tuple[int, ...],
+    generator: Generator,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Uniform numbers in [0, 1) of `shape` (n, ...) from an explicit generator."""
+    return _draw(torch.rand, shape, generator, device, dtype)

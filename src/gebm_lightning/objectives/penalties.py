@@ -1,0 +1,55 @@
+"""Penalties on the critic: callables `(critic, x_real, x_base, generator) -> scalar`, already weighted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..noise import Generator, rand
+
+AT = ("interpolates", "real", "base")
+
+
+@dataclass(frozen=True)
+class GradientPenalty:
+    """weight · mean ‖∇_x E(x̃)‖², zero-centred, with x̃ = αx + (1 − α)y and α ~ U(0, 1) for each sample.
+
+    Args:
+        weight: λ; 1 in the paper's image runs.
+        at: where the gradient is taken: "interpolates" of real and base samples, "real" (R1) or "base" (R2) samples.
+    """
+
+    weight: float = 1.0
+    at: str = "interpolates"
+
+    def __post_init__(self) -> None:
+        if self.at not in AT:
+            raise UserError(f"a gradient penalty is taken at one of {', '.join(AT)}, not at {self.at}")
+
+    def __call__(
+        self, critic: Callable[[Tensor], Tensor], x_real: Tensor, x_base: Tensor, generator: Generator
+    ) -> Tensor:
+        x = {"real": x_real, "base": x_base}.get(self.at)
+        if x is None:
+            shape = (x_real.shape[0],) + (1,) * (x_real.dim() - 1)
+            alpha = rand(shape, generator, x_real.device, x_real.dtype)
+            x = alpha * x_real + (1 - alpha) * x_base
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+        return self.weight * gradient.flatten(1).square().sum(1).mean()
+
+
+@dataclass(frozen=True)
+class L2Penalty:
+    """weight · ‖ψ‖² / d_ψ, with d_ψ the number of the critic's parameters."""
+
+    weight: float = 1.0
+
+    def __call__(self, critic: nn.Module, x_real: Tensor, x_base: Tensor, generator: Generator) -> Tensor:
+        parameters = list(critic.parameters())
+        total = torch.stack([p.square().sum() for p in parameters]).sum()
+        return self.weight * total / sum(p.numel() for p in parameters)

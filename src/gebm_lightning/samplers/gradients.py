@@ -1,0 +1,44 @@
+"""∇U by autograd, leaving no trace on parameters, buffers or modes, whatever grad or inference mode the caller is in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from .kernel import PotentialFn
+
+
+def value_and_grad(potential: PotentialFn, z: Tensor) -> tuple[Tensor, Tensor]:
+    """U(z) (n,) and ∇U(z) (n, d), detached; one evaluation of both."""
+    with torch.inference_mode(False), torch.enable_grad():
+        z = z.clone().detach().requires_grad_()
+        u = potential(z)
+        (gradient,) = torch.autograd.grad(u.sum(), z)
+    return u.detach(), gradient
+
+
+@contextmanager
+def sampling_mode(target: object) -> Iterator[None]:
+    """Within, the modules behind a potential or model are in eval mode with frozen parameters; afterwards as they were.
+
+    Eval mode matters for the numbers: in train mode batch norm mixes the chains and moves its statistics, and merely
+    reading a spectrally normalised weight updates its power iteration.
+    """
+    module = getattr(target, "gebm", target)
+    if not isinstance(module, nn.Module):
+        yield
+        return
+    with torch.inference_mode(False):
+        training = {m: m.training for m in module.modules()}
+        requires_grad = {p: p.requires_grad for p in module.parameters()}
+        module.eval().requires_grad_(False)
+        try:
+            yield
+        finally:
+            for m, mode in training.items():
+                m.training = mode
+            for p, flag in requires_grad.items():
+                p.requires_grad_(flag)

@@ -1,0 +1,58 @@
+"""What the `sampler` group builds: `refine(gebm, n, generator, y=None) -> Samples`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ..gebm import GEBM, call_base
+from ..noise import BLOCK, BlockNoise, Generator
+from .gradients import sampling_mode
+
+
+class Samples(NamedTuple):
+    """n samples."""
+
+    x: Tensor
+    """(n, *shape)"""
+    z: Tensor | None
+    """(n, d) latents that the base maps to x, where there are such."""
+    info: dict[str, Any]
+    """Numbers about how they were drawn."""
+
+
+class Refiner(Protocol):
+    """Anything that draws samples with the help of a GEBM."""
+
+    def refine(self, gebm: GEBM, n: int, generator: Generator, y: Tensor | None = None) -> Samples:
+        """n samples; with `BlockNoise` the i-th depends on i and the seed alone."""
+
+
+@dataclass(frozen=True)
+class BaseSampler:
+    """The base alone: x = B(z), z ~ η. With the same generator, the very latents that a chain starts from."""
+
+    chunk: int = 512
+
+    def refine(self, gebm: GEBM, n: int, generator: Generator, y: Tensor | None = None) -> Samples:
+        parts = []
+        with sampling_mode(gebm), torch.no_grad():
+            for rows, noise in chunks(n, generator, self.chunk):
+                z = gebm.prior.sample(rows.stop - rows.start, noise)
+                parts.append((call_base(gebm.base, z, None if y is None else y[rows]), z))
+        x, z = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Samples(x, z, {})
+
+
+def chunks(n: int, generator: Generator, size: int) -> Iterator[tuple[slice, Generator]]:
+    """Slices of at most `size` samples (rounded up to whole blocks of 64) and the noise of each."""
+    if n < 1:
+        raise ValueError(f"at least one sample must be asked for, not {n}")
+    size = -(-size // BLOCK) * BLOCK
+    for start in range(0, n, size):
+        noise = generator.shifted(start) if isinstance(generator, BlockNoise) else generator
+        yield slice(start, min(start + size, n)), noise

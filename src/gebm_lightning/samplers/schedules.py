@@ -1,0 +1,29 @@
+"""Schedules `step -> float`: the factor on a kernel's step size at each step of a chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Schedule = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The factor `value` at every step."""
+
+    value: float = 1.0
+
+    def __call__(self, step: int) -> float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """factor^(step // every): the paper's image runs multiply the step size by .1 every 200 steps."""
+
+    factor: float = 0.1
+    every: int = 200
+
+    def __call__(self, step: int) -> float:
+        return self.factor ** (step // self.every)

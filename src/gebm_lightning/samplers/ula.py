@@ -1,0 +1,42 @@
+"""Unadjusted Langevin (Roberts & Tweedie 1996; Arbel, Zhou & Gretton 2021, algorithm 2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..noise import Generator, randn
+from .gradients import value_and_grad
+from .kernel import Info, PotentialFn, reflect
+
+
+class ULAState(NamedTuple):
+    z: Tensor
+    potential: Tensor
+    gradient: Tensor
+
+
+@dataclass(frozen=True)
+class ULA:
+    """z ← z − λ∇U(z) + sqrt(2λ) ξ, with λ = `step_size` and one gradient per step.
+
+    Approximate: on a Gaussian of precision ω² its stationary variance is 1/(ω²(1 − λω²/2)). At the edge of a bounded
+    support it reflects.
+    """
+
+    step_size: float
+
+    def init(self, z: Tensor, potential: PotentialFn, generator: Generator) -> ULAState:
+        return ULAState(z, *value_and_grad(potential, z))
+
+    def step(self, state: ULAState, potential: PotentialFn, generator: Generator) -> tuple[ULAState, Info]:
+        noise = randn(tuple(state.z.shape), generator, state.z.device, state.z.dtype)
+        z = state.z - self.step_size * state.gradient + math.sqrt(2 * self.step_size) * noise
+        z, _ = reflect(z, potential)
+        new = ULAState(z, *value_and_grad(potential, z))
+        ones = torch.ones_like(new.potential)
+        return new, Info(ones, ones.bool(), new.potential)
