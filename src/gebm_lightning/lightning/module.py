@@ -93,21 +93,26 @@ class GEBMModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         energy_optimizer, base_optimizer = cast(list[LightningOptimizer], self.optimizers())
-        n = batch.x.shape[0]
+        x = batch.x.to(self.gebm.log_partition.dtype)
         self.logs = {}
         if self.train_mode != "base":
-            self._energy_update(batch.x, energy_optimizer)
+            self._energy_update(x, energy_optimizer)
             self.energy_since_base += 1
         if self.train_mode == "base" or (
             self.train_mode == "both" and self.energy_since_base >= self.energy_schedule(self.base_updates)
         ):
-            self._base_update(n, base_optimizer)
+            self._base_update(x.shape[0], base_optimizer)
         self.steps += 1
         if self.train_mode == "energy" or "loss/base" in self.logs:
             self.base_updates += 1
             self.energy_since_base = 0
-            schedulers = self.lr_schedulers() or []
-            for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            self._step_schedulers()
+
+    def _step_schedulers(self) -> None:
+        schedulers = self.lr_schedulers() or []
+        still = {"energy": 1, "base": 0}.get(self.train_mode)
+        for scheduler in cast(list[Any], schedulers if isinstance(schedulers, list) else [schedulers]):
+            if still is None or scheduler.optimizer is not self.trainer.optimizers[still]:
                 scheduler.step()
 
     def _noise(self, player: str) -> BlockNoise:
