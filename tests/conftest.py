@@ -36,4 +36,6 @@ def smoke() -> list[str]:
 @pytest.fixture
 def gebm():
     """A small untrained DCGAN pair with batch norm in both networks and spectral norm in the energy."""
-    return build(compose(["model.width=4", "model.latent_dim=6", "model.energy.norm=batch", "model.energy.spectral=true"]))
+    return build(
+        compose(["model.width=4", "model.latent_dim=6", "model.energy.norm=batch", "model.energy.spectral=true"])
+    )

@@ -3,13 +3,13 @@
 import inspect
 from pathlib import Path
 
+import gebm_lightning.conf
 import hydra
 import pytest
 import torch
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-import gebm_lightning.conf
 from gebm_lightning import UserError, build, compose, load
 from gebm_lightning.config import FOREIGN, _check_target, instantiate, load_config
 
@@ -32,7 +32,9 @@ def check_signature(path, node):
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         assert keys <= parameters.keys(), f"{path}: {node._target_} takes no {sorted(keys - parameters.keys())}"
     if not node.get("_partial_"):
-        needed = {n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        needed = {
+            n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        }
         assert needed <= keys, f"{path}: {node._target_} needs {sorted(needed - keys)}"
 
 
@@ -144,7 +146,12 @@ def test_folders_that_are_no_runs(tmp_path):
         load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"no config\.yaml"):
         load(tmp_path)
-    for text, message in [("a: [", "cannot be read as YAML"), ("x: 1", "not the config"), ("- 1", "not the config"), ("", "not the config")]:
+    for text, message in [
+        ("a: [", "cannot be read as YAML"),
+        ("x: 1", "not the config"),
+        ("- 1", "not the config"),
+        ("", "not the config"),
+    ]:
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(UserError, match=message):
             load_config(tmp_path)

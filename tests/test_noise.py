@@ -24,7 +24,10 @@ def test_seeds_streams_blocks_and_draws_differ():
 
 
 def test_normal_and_uniform_moments():
-    z, u = randn((100_000, 1), BlockNoise(0), dtype=torch.float64), rand((100_000, 1), BlockNoise(0), dtype=torch.float64)
+    z, u = (
+        randn((100_000, 1), BlockNoise(0), dtype=torch.float64),
+        rand((100_000, 1), BlockNoise(0), dtype=torch.float64),
+    )
     assert abs(z.mean()) < 4.5 / 100_000**0.5 and abs(z.var() - 1) < 4.5 * (2 / 100_000) ** 0.5
     assert abs(u.mean() - 0.5) < 4.5 * (1 / 12 / 100_000) ** 0.5 and u.min() >= 0 and u.max() < 1
 
@@ -35,4 +38,7 @@ def test_a_chunk_starts_at_a_block():
 
 
 def test_seeds_are_the_same_in_every_process():
-    assert stable_seed(0, "networks") == int.from_bytes(__import__("hashlib").sha256(b"0/networks").digest()[:8], "big") >> 1
+    assert (
+        stable_seed(0, "networks")
+        == int.from_bytes(__import__("hashlib").sha256(b"0/networks").digest()[:8], "big") >> 1
+    )

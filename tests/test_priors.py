@@ -25,7 +25,11 @@ def test_log_prob_agrees_with_torch_distributions(prior):
 def test_samples_have_the_moments_of_the_density(prior):
     n = 40_000
     z = prior.double().sample(n, BlockNoise(1))
-    mean, var = (0.0, 1.0) if isinstance(prior, Gaussian) else ((prior.low + prior.high) / 2, (prior.high - prior.low) ** 2 / 12)
+    mean, var = (
+        (0.0, 1.0)
+        if isinstance(prior, Gaussian)
+        else ((prior.low + prior.high) / 2, (prior.high - prior.low) ** 2 / 12)
+    )
     assert (z.mean(0) - mean).abs().max() < 4.5 * math.sqrt(var / n)
     assert (z.var(0) / var - 1).abs().max() < 4.5 * math.sqrt(2 / n)
 

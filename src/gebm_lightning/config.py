@@ -11,7 +11,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from .errors import UserError
+from .errors import UserError, first_line
 
 if TYPE_CHECKING:
     from .gebm import GEBM
@@ -141,7 +141,7 @@ def load_config(run_dir: str | Path) -> DictConfig:
     try:
         cfg = OmegaConf.load(path)
     except Exception as error:
-        raise UserError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} cannot be read as YAML: {first_line(error)}") from error
     if not isinstance(cfg, DictConfig) or any(key not in cfg for key in ("model", "objective", "data", "seed")):
         raise UserError(f"{path} is not the config of a training run")
     if "${" in path.read_text():

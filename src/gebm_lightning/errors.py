@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake of the user's."""
+"""The one exception that stands for a mistake of the user's, and how foreign ones are quoted in it."""
 
 
 class UserError(Exception):
@@ -6,3 +6,8 @@ class UserError(Exception):
 
     A command prints it on stderr and ends with status 1; `debug=true` shows the traceback as well.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, or its kind if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -56,7 +56,9 @@ def test_two_ranks_together_are_one_process():
 def test_mirrored_images():
     data = ArrayDataset(torch.arange(8).view(2, 1, 2, 2))
     x = Mirrored(data).__getitems__([0, 2, 3]).x
-    assert torch.equal(x[0], data.x[0]) and torch.equal(x[1], data.x[0].flip(-1)) and torch.equal(x[2], data.x[1].flip(-1))
+    assert (
+        torch.equal(x[0], data.x[0]) and torch.equal(x[1], data.x[0].flip(-1)) and torch.equal(x[2], data.x[1].flip(-1))
+    )
 
 
 def test_the_module_serves_numbers_in_range_from_any_worker():
@@ -94,7 +96,9 @@ def test_toys_have_the_published_shapes():
     assert len(torch.unique((torch.atan2(points[:, 1], points[:, 0]) / (math.pi / 4)).round() % 8)) == 8
     rings = three_rings(9_000, generator)
     centre = (rings[:, 1] / -0.75).round().clamp(0, 2) * -0.75
-    torch.testing.assert_close(torch.stack([rings[:, 0], rings[:, 1] - centre], 1).norm(dim=1), torch.full((9_000,), 0.3))
+    torch.testing.assert_close(
+        torch.stack([rings[:, 0], rings[:, 1] - centre], 1).norm(dim=1), torch.full((9_000,), 0.3)
+    )
     assert swiss_roll(100, generator).shape == (100, 2)
 
 

@@ -52,7 +52,8 @@ class Spy(pl.Callback):
         self.touched.append(
             (
                 optimizer is trainer.optimizers[0],
-                any(p.grad is not None for p in module.critic.parameters()) or module.gebm.log_partition.grad is not None,
+                any(p.grad is not None for p in module.critic.parameters())
+                or module.gebm.log_partition.grad is not None,
                 any(p.grad is not None for p in module.gebm.base.parameters()),
             )
         )
@@ -89,7 +90,10 @@ def test_the_papers_schedule():
 @pytest.mark.parametrize(("mode", "moves"), [("energy", "critic"), ("base", "base"), ("both", "both")])
 def test_train_modes(mode, moves):
     module, data = make(train_mode=mode)
-    before = {name: copy.deepcopy(list(net.parameters())) for name, net in (("critic", module.critic), ("base", module.gebm.base))}
+    before = {
+        name: copy.deepcopy(list(net.parameters()))
+        for name, net in (("critic", module.critic), ("base", module.gebm.base))
+    }
     fit(module, data, 4)
     assert module.base_updates == 4 and module.steps == (20 if mode == "both" else 4)
     for name, net in (("critic", module.critic), ("base", module.gebm.base)):

@@ -19,7 +19,9 @@ from gebm_lightning.samplers import SIR, ULA, LatentSampler
 def two_samples(n=400, d=6):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    return x @ torch.diag(torch.linspace(0.5, 2, d, dtype=torch.float64)) + 0.3, torch.randn(n, d, generator=generator, dtype=torch.float64)
+    return x @ torch.diag(torch.linspace(0.5, 2, d, dtype=torch.float64)) + 0.3, torch.randn(
+        n, d, generator=generator, dtype=torch.float64
+    )
 
 
 def test_fid_is_the_frechet_distance():

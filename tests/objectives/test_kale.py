@@ -12,7 +12,9 @@ from gebm_lightning.objectives import KALE, DonskerVaradhan, GradientPenalty, L2
 
 def outputs(n=64, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, generator=generator, dtype=torch.float64), torch.randn(n, generator=generator, dtype=torch.float64) * 2 + 1
+    return torch.randn(n, generator=generator, dtype=torch.float64), torch.randn(
+        n, generator=generator, dtype=torch.float64
+    ) * 2 + 1
 
 
 def kale(e_real, e_base, c):

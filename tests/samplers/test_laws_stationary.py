@@ -18,7 +18,12 @@ def stationary(kernel, omega2, steps, start=0.0):
     z0 = start + randn((N, 1), BlockNoise(7), dtype=torch.float64)
     last = []
     chain = sample_chain(
-        kernel, lambda z: 0.5 * omega2 * z.square().sum(1), z0, steps, generator=BlockNoise(1), on_step=lambda s, state, i: last.append(state)
+        kernel,
+        lambda z: 0.5 * omega2 * z.square().sum(1),
+        z0,
+        steps,
+        generator=BlockNoise(1),
+        on_step=lambda s, state, i: last.append(state),
     )
     midpoint = getattr(last[-1], "midpoint", None)
     return chain.z.square().mean().item(), None if midpoint is None else midpoint.square().mean().item()
@@ -94,7 +99,11 @@ def test_trace_warmup_thinning_and_info():
         on_step=lambda step, state, info: states.__setitem__(step, state.z),
     )
     assert sorted(states) == list(range(1, 15))
-    assert chain.trace.shape == (3, 3, 2) and torch.equal(chain.trace[0], states[7]) and torch.equal(chain.trace[2], states[13])
+    assert (
+        chain.trace.shape == (3, 3, 2)
+        and torch.equal(chain.trace[0], states[7])
+        and torch.equal(chain.trace[2], states[13])
+    )
     assert torch.equal(chain.z, states[14])
     assert chain.info["acceptance"].tolist() == [1.0] * 14 and chain.info["potential"].shape == (14,)
     assert sample_chain(ULA(0.1), lambda z: z.square().sum(1), z0, 2, generator=BlockNoise(0)).trace is None

@@ -14,23 +14,43 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .schema import register
 
+Arguments = list[str]
 
-def run_command(config_name: str, task: Callable[[DictConfig], Any], argv: list[str] | None = None) -> None:
+
+def run_command(
+    config_name: str, task: Callable[[DictConfig], Any], prepare: Callable[[Arguments], Arguments] | None = None
+) -> None:
     """Compose `config_name` with the command line and run the task, all of Hydra's flags included.
 
-    A user's mistake ends in one sentence on stderr and status 1, with the traceback before it if `debug=true`.
+    A user's mistake ends in one sentence on stderr and status 1, or in the traceback if `debug=true`. `prepare` may check
+    and complete the arguments before Hydra sees them.
     """
-    arguments = sys.argv[1:] if argv is None else argv
-    sys.argv = [sys.argv[0], *arguments]
+    arguments = sys.argv[1:]
+    failures: list[Exception] = []
+    sweep = bool({"-m", "--multirun"} & set(arguments))
+
+    def job(cfg: DictConfig) -> Any:
+        try:
+            return task(cfg)
+        except Exception as error:
+            if sweep:
+                raise
+            # Raised through Hydra it would be announced by a line of Hydra's own.
+            failures.append(error)
+
     # Hydra would print errors in its own way and exit; here they come to this function.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register()
     try:
         _refuse_lists(arguments)
-        hydra.main(version_base="1.3", config_path="pkg://gebm_lightning.conf", config_name=config_name)(task)()
+        if prepare is not None:
+            sys.argv = [sys.argv[0], *prepare(arguments)]
+        hydra.main(version_base="1.3", config_path="pkg://gebm_lightning.conf", config_name=config_name)(job)()
+        if failures:
+            raise failures[0]
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None or "debug=true" in (a.lower() for a in arguments):
@@ -100,5 +120,5 @@ def pick_device(name: str) -> Any:
         device = torch.device(name)
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name} cannot be used on this machine: {str(error).splitlines()[0]}") from error
+        raise UserError(f"device={name} cannot be used on this machine: {first_line(error)}") from error
     return device

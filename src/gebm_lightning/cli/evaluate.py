@@ -47,3 +47,7 @@ def _task(cfg: DictConfig) -> None:
     write_json(out, {"rows": rows, "protocol": described, "device": str(device), "versions": versions()})
     print_table(rows, f"{cfg.num_samples} samples each")
     print(out)
+
+
+if __name__ == "__main__":
+    main()

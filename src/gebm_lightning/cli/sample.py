@@ -68,3 +68,7 @@ def write_pngs(folder: Path, x: Any) -> None:
     for i, image in enumerate(to_uint8(x).cpu()):
         write_png(image, str(folder / f"{i:06d}.png"))
     save(side_by_side({"samples": x[:64]}), folder / "grid.png")
+
+
+if __name__ == "__main__":
+    main()

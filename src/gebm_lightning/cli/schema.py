@@ -43,7 +43,7 @@ class SampleSchema:
     out: str | None = None
     device: str = "auto"
     debug: bool = False
-    sampler: Any = MISSING
+    sampler: Any = None
 
 
 @dataclass

@@ -15,7 +15,7 @@ from .command import run_command
 
 def main() -> None:
     """Entry of `train.py` and `gebm-train`."""
-    run_command("train", _task, _resumed(sys.argv[1:]))
+    run_command("train", _task, _resumed)
 
 
 def _resumed(arguments: list[str]) -> list[str]:
@@ -23,8 +23,17 @@ def _resumed(arguments: list[str]) -> list[str]:
     for argument in arguments:
         match = re.fullmatch(r"resume=(['\"]?)(.+)\1", argument)
         if match and match[2] != "null":
+            _check_resumable(Path(match[2]))
             return [*arguments, f"hydra.run.dir='{match[2]}'"]
     return arguments
+
+
+def _check_resumable(folder: Path) -> None:
+    from ..config import load_config
+    from ..lightning.checkpoint import find_checkpoint
+
+    load_config(folder)
+    find_checkpoint(folder)
 
 
 def _task(cfg: DictConfig) -> None:
@@ -49,13 +58,8 @@ def _task(cfg: DictConfig) -> None:
 
 def _resume_config(folder: Path, overrides: list[str]) -> DictConfig:
     from ..config import load_config
-    from ..lightning.checkpoint import find_checkpoint
 
-    try:
-        cfg = load_config(folder)
-        find_checkpoint(folder)
-    except UserError as error:
-        raise UserError(f"resume={folder}: {error}") from error
+    cfg = load_config(folder)
     for override in overrides:
         key, _, value = override.partition("=")
         if key.startswith(("trainer.", "callbacks.", "logger.")) or key == "debug":
@@ -97,6 +101,7 @@ def train(cfg: DictConfig, run_dir: Path) -> bool:
     module = GEBMModule(
         gebm, critic, objective, instantiate(cfg.optim), instantiate(cfg.energy_schedule), cfg.train_mode, cfg.seed
     )
+    module.configure_optimizers()  # once for nothing, so that bad settings are found before anything is written
     checkpoint = None
     if cfg.resume is not None:
         checkpoint = find_checkpoint(run_dir)
@@ -122,3 +127,7 @@ def _finish(loggers: list[Any]) -> None:
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         wandb.finish()
+
+
+if __name__ == "__main__":
+    main()

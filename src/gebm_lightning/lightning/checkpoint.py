@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..gebm import GEBM
 from .module import FORMAT_VERSION
 
@@ -42,7 +42,7 @@ def read_checkpoint(run_dir: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is damaged or no checkpoint: {first_line(error)}") from error
     ours = checkpoint.get("gebm_lightning") if isinstance(checkpoint, dict) else None
     if not isinstance(ours, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is a checkpoint of another program: it has no gebm_lightning entry")

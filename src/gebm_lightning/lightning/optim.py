@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from ..errors import UserError, first_line
+
 
 @dataclass(frozen=True)
 class Optim:
@@ -35,9 +37,16 @@ class Optim:
     def configure(
         self, energy: Iterable[nn.Parameter], log_partition: nn.Parameter, base: Iterable[nn.Parameter]
     ) -> tuple[list[Optimizer], list[Any]]:
-        """Both optimisers, energy first, and their schedulers."""
+        """Both optimisers, energy first, and their schedulers.
+
+        Raises:
+            UserError: an optimiser or scheduler refuses its settings.
+        """
         c = {"params": [log_partition], "lr": self.log_partition_lr, "weight_decay": 0.0}
-        optimizers = [self.energy([{"params": list(energy)}, c]), self.base(list(base))]
-        partials = [self.energy_scheduler, self.base_scheduler]
-        schedulers = [make(opt) for make, opt in zip(partials, optimizers, strict=True) if make is not None]
+        try:
+            optimizers = [self.energy([{"params": list(energy)}, c]), self.base(list(base))]
+            partials = [self.energy_scheduler, self.base_scheduler]
+            schedulers = [make(opt) for make, opt in zip(partials, optimizers, strict=True) if make is not None]
+        except (TypeError, ValueError) as error:
+            raise UserError(f"optim: the optimisers or schedulers cannot be made: {first_line(error)}") from error
         return optimizers, schedulers

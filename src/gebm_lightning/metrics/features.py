@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.batch import to_uint8, to_unit
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 DIGITS_WEIGHTS = Path(__file__).parent / "weights" / "digits.safetensors"
 
@@ -63,7 +63,7 @@ class Digits(nn.Module):
             self.load_state_dict(safetensors.torch.load_file(path))
         except Exception as error:
             raise UserError(
-                f"{path} does not hold the weights of the digits classifier: {str(error).splitlines()[0]}"
+                f"{path} does not hold the weights of the digits classifier: {first_line(error)}"
             ) from error
         self.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 

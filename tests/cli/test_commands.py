@@ -1,0 +1,342 @@
+"""The commands as a user runs them: what they leave behind, and what they say to mistakes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from gebm_lightning import load
+from gebm_lightning.cli import evaluate, sample, train
+from gebm_lightning.lightning.checkpoint import read_checkpoint
+from gebm_lightning.noise import BlockNoise
+from gebm_lightning.samplers import BaseSampler
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, capsys):
+    """`command(train, *arguments) -> (status, stdout, stderr)` in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(module, *arguments):
+        monkeypatch.setattr(sys, "argv", ["program", *arguments])
+        try:
+            module.main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture
+def run(command, smoke):
+    """A finished smoke run's folder."""
+    status, out, err = command(train, *smoke)
+    assert status == 0, err
+    return Path(out.strip().splitlines()[-1])
+
+
+def test_a_run_folder_is_complete(run, tmp_path):
+    assert run.parent == tmp_path / "runs"
+    assert {p.name for p in run.iterdir()} == {"config.yaml", "checkpoints", "images", "metrics.csv", "summary.json"}
+    assert {p.name for p in (run / "images").iterdir()} == {"grid.png", "strip.png", "relative_fid.png"}
+    config = OmegaConf.load(run / "config.yaml")
+    assert config.trainer.max_base_updates == 4 and "${" not in (run / "config.yaml").read_text()
+    summary = json.loads((run / "summary.json").read_text())
+    assert [row["method"] for row in summary["rows"]] == ["base", "short run", "equilibrium"]
+    for row in summary["rows"]:
+        assert row["scores"].keys() == {"train", "test"}
+        assert row["scores"]["test"].keys() == {"fid_digits", "kid", "kid_std", "precision", "recall", "relative_fid"}
+    assert summary["protocol"]["extractor"] == "digits" and summary["protocol"]["base"] == "ema"
+    assert (
+        summary["protocol"]["splits"]["test"]["num_real"] == 400
+        and summary["protocol"]["splits"]["test"]["num_generated"] == 64
+    )
+    assert summary["base_updates"] == 4 and summary["versions"]["torch"] == torch.__version__
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {
+        "train/kale",
+        "train/donsker_varadhan",
+        "train/c",
+        "train/c_hat",
+        "val/eval_kale",
+        "val/eval_log_z",
+    } <= rows[0].keys()
+    assert [row["step"] for row in rows if row["train/kale"]] == ["2", "4"]
+
+
+def test_two_runs_have_two_folders(command, smoke, run, tmp_path):
+    command(train, *smoke)
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_the_same_seed_gives_the_same_run(command, smoke, run):
+    _, out, _ = command(train, *smoke)
+    a, b = (json.loads((Path(f) / "summary.json").read_text())["rows"] for f in (run, out.strip().splitlines()[-1]))
+    assert [row["scores"] for row in a] == [row["scores"] for row in b]
+
+
+def test_load_gives_the_trained_model(run):
+    state = read_checkpoint(run)["state_dict"]
+    averaged, raw = load(run), load(run, ema=False)
+    assert not averaged.training
+    for name, value in raw.base.state_dict().items():
+        assert torch.equal(value, state[f"gebm.base.{name}"])
+        assert torch.equal(averaged.base.state_dict()[name], state[f"ema.module.{name}"])
+    assert raw.log_partition.item() == state["gebm.log_partition"].item()
+    with torch.no_grad():
+        energy = averaged.energy(averaged.sample_base(4096, BlockNoise(9)))
+    assert averaged.log_partition.item() == pytest.approx(torch.logsumexp(-energy, 0).item() - np.log(4096), abs=0.02)
+
+
+def test_sampling_needs_the_run_only(command, run, tmp_path):
+    status, out, _ = command(sample, f"ckpt={run}", "num_samples=70")
+    folder = Path(out.strip().splitlines()[-1])
+    assert status == 0 and folder == run / "samples"
+    assert len(list(folder.glob("0*.png"))) == 70 and (folder / "grid.png").is_file()
+    status, out, _ = command(sample, f"ckpt={run}", "num_samples=70", "sampler=base", "out=x/base.npz")
+    arrays = np.load(tmp_path / "x/base.npz")
+    assert (
+        status == 0
+        and arrays["x"].shape == (70, 8, 8, 1)
+        and arrays["x"].dtype == np.uint8
+        and arrays["z"].shape == (70, 32)
+    )
+    expected = BaseSampler().refine(load(run), 70, BlockNoise(0, stream="evaluation"))
+    np.testing.assert_allclose(arrays["z"], expected.z.numpy())
+    for choice in (
+        ["sampler=kla", "sampler.beta=100", "sampler.num_steps=3", "sampler.kernel.step_size=1e-4"],
+        ["sampler=sir", "sampler.pool=100"],
+    ):
+        assert command(sample, f"ckpt={run}", "num_samples=5", f"out={choice[0][8:]}.npz", *choice)[0] == 0
+    assert command(sample, f"ckpt={run}/checkpoints/last.ckpt", "num_samples=1", "seed=4", "ema=false")[0] == 0
+
+
+def test_evaluating_again_gives_the_runs_own_scores(command, run):
+    status, out, err = command(evaluate, f"ckpt={run}", "num_samples=64", "methods.sir.pool=128")
+    assert status == 0, err
+    again = json.loads((run / "evaluation.json").read_text())
+    rows = json.loads((run / "summary.json").read_text())["rows"]
+    assert [row["method"] for row in again["rows"]] == ["base", "run", "sir"]
+    for a, b in zip(again["rows"], rows, strict=True):
+        for split in ("train", "test"):
+            assert a["scores"][split] == pytest.approx(b["scores"][split], rel=1e-5)
+    status, _, _ = command(
+        evaluate,
+        f"ckpt={run}",
+        "compare=[base,ula,kla]",
+        "num_samples=64",
+        "methods.ula.num_steps=1",
+        "methods.kla.num_steps=1",
+    )
+    assert status == 0
+
+
+def test_toys_run_and_are_scored(command, smoke):
+    for objective in ("kale", "donsker_varadhan"):
+        status, out, err = command(
+            train,
+            *smoke,
+            "data=gaussian_grid",
+            f"objective={objective}",
+            "energy_schedule=paper",
+            "energy_schedule.many=3",
+        )
+        assert status == 0, err
+        row = json.loads((Path(out.strip().splitlines()[-1]) / "summary.json").read_text())["rows"][0]
+        assert "fid_identity" in row["scores"]["train"]
+    assert command(sample, f"ckpt={out.strip().splitlines()[-1]}", "num_samples=5")[0] == 0
+
+
+def test_resuming_goes_on_in_the_same_folder(command, smoke, run):
+    status, out, err = command(train, f"resume={run}", "trainer.max_base_updates=6")
+    assert status == 0 and Path(out.strip().splitlines()[-1]) == run, err
+    assert read_checkpoint(run)["gebm_lightning"]["base_updates"] == 6
+    with (run / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file) if row["train/kale"]] == ["2", "4", "6"]
+
+
+MISTAKES = [
+    (["model=unknown"], "unknown"),
+    (["nonsense=1"], "nonsense"),
+    (["optim.energy.lr=high"], "lr"),
+    (["seed=a"], "seed"),
+    (["data.size=24"], "dcgan is not built for data of shape (1, 24, 24)"),
+    (["data.size=12", "model=mlp"], "data.size=12"),
+    (["data=ring", "model=dcgan"], "model=mlp"),
+    (["features.weights=nowhere.safetensors"], "nowhere.safetensors"),
+    (["trainer.devices=3", "trainer.accelerator=cpu"], "trainer.devices=3"),
+    (["trainer.precision=16-mixed"], "bf16-mixed"),
+    (["train_mode=neither"], "train_mode"),
+    (["objective.penalties.gradient.at=middle"], "interpolates"),
+    (["model.energy.norm=layer"], "norm"),
+    (["model.num_classes=10"], "num_classes"),
+    (["sampler=[ula,kla]"], "-m"),
+    (["sampler=ula,kla"], "-m"),
+    (["resume=nowhere"], "nowhere"),
+    (["trainer.max_base_updates=0"], "max_base_updates"),
+    (["callbacks.ema.decay=2"], "decay"),
+    (["+trainer.unknown=1"], "trainer.unknown"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, list) else None)
+def test_a_mistake_gets_one_sentence_and_leaves_nothing(command, smoke, tmp_path, arguments, words):
+    given = [s for s in smoke if s.split("=")[0] not in {a.split("=")[0] for a in arguments}]
+    status, _, err = command(train, *given, *arguments)
+    assert status == 1
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and words in lines[0], err
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()] and not list((tmp_path / "runs").glob("*"))
+
+
+def test_debug_gives_the_traceback(command, smoke):
+    with pytest.raises(Exception, match="train_mode"):
+        command(train, *smoke, "train_mode=neither", "debug=true")
+
+
+def test_an_energy_that_turns_nan_ends_the_run(command, smoke):
+    given = [s for s in smoke if not s.startswith("trainer.max_base")]
+    status, _, err = command(
+        train, *given, "trainer.max_base_updates=400", "optim.energy.lr=1e18", "optim.energy_scheduler=null"
+    )
+    assert status == 1 and err.splitlines()[-1].startswith("error: training diverged") and "Traceback" not in err
+
+
+def test_mistakes_of_the_other_commands(command, run, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    for module, arguments, words in [
+        (sample, [], "ckpt"),
+        (sample, ["ckpt=nowhere"], "there is no run folder"),
+        (sample, [f"ckpt={tmp_path}"], "no config.yaml"),
+        (sample, [f"ckpt={run}", "num_samples=0"], "num_samples"),
+        (sample, [f"ckpt={run}", "device=cuda:9"], "device=cuda:9"),
+        (sample, [f"ckpt={run}", "sampler=unknown"], "unknown"),
+        (evaluate, [f"ckpt={run}", "compare=[base,unknown]"], "no method unknown"),
+        (evaluate, [f"ckpt={run}", "splits=[tset]"], "tset"),
+        (evaluate, [f"ckpt={run}", "num_samples=1"], "num_samples"),
+    ]:
+        status, _, err = command(module, *arguments)
+        assert status == 1 and words in err and "Traceback" not in err and len(err.strip().splitlines()) == 1, err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "other program", "other model", "newer format"])
+def test_checkpoints_that_are_none_of_ours(command, run, damage):
+    path = run / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "text":
+        path.write_text("hello")
+    elif damage == "other program":
+        torch.save({"state_dict": {}}, path)
+    elif damage == "other model":
+        config = OmegaConf.load(run / "config.yaml")
+        config.model.energy.width = 8
+        OmegaConf.save(config, run / "config.yaml")
+    else:
+        content["gebm_lightning"]["format_version"] = 99
+        torch.save(content, path)
+    for module, key in ((sample, "ckpt"), (train, "resume")):
+        status, _, err = command(module, f"{key}={run}")
+        assert (
+            status == 1 and len(err.strip().splitlines()) == 1 and ("checkpoint" in err or "format version" in err)
+        ), err
+
+
+def start(smoke, folder, *arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    given = [s for s in smoke if not s.startswith("trainer.max_base")]
+    return subprocess.Popen(
+        [sys.executable, "-m", "gebm_lightning.cli.train", *given, *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_ctrl_c_leaves_a_resumable_run(smoke, tmp_path, command):
+    process = start(smoke, tmp_path, "trainer.max_base_updates=100000", "callbacks.checkpoint.every_n_base_updates=5")
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "resume=" in err and "Traceback" not in err, err
+    (run,) = tmp_path.glob("runs/*")
+    assert not (run / "summary.json").exists()
+    done = read_checkpoint(run)["gebm_lightning"]["base_updates"]
+    status, _, err = command(train, f"resume={run}", f"trainer.max_base_updates={done + 2}")
+    assert status == 0, err
+    assert read_checkpoint(run)["gebm_lightning"]["base_updates"] == done + 2
+
+
+def leveldb_log(content):
+    """The records of a LevelDB log with wandb's 7-byte header: 32 KiB blocks of (crc, length, type, data) chunks."""
+    assert content[:4] == b":W&B"
+    position, record = 7, b""
+    while position + 7 <= len(content):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        length, kind = int.from_bytes(content[position + 4 : position + 6], "little"), content[position + 6]
+        record += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            yield record
+            record = b""
+
+
+def test_wandb_leaves_a_readable_offline_run(command, smoke):
+    status, out, err = command(train, *smoke, "logger=wandb", "logger.offline=true", "name=toy")
+    assert status == 0, err
+    (path,) = Path(out.strip().splitlines()[-1]).glob("wandb/offline-run-*/run-*.wandb")
+    from wandb.proto import wandb_internal_pb2
+
+    keys, project = set(), None
+    for data in leveldb_log(path.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        project = record.run.project or project
+        keys |= {item.key or "/".join(item.nested_key) for item in record.history.item}
+    assert project == "toy"
+    assert {"train/kale", "val/eval_donsker_varadhan", "final/test/relative_fid/equilibrium"} <= keys
+    assert any(key.startswith("images/grid") for key in keys)
+
+
+def test_tensorboard_gets_curves_and_pictures(command, smoke):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    status, out, err = command(train, *smoke, "logger=tensorboard")
+    assert status == 0, err
+    events = reader.EventAccumulator(str(Path(out.strip().splitlines()[-1]) / "tensorboard"))
+    events.Reload()
+    assert "train/kale" in events.Tags()["scalars"] and "images/strip" in events.Tags()["images"]
+    assert [e.step for e in events.Scalars("train/kale")] == [2, 4]
+
+
+def test_a_sweep_has_a_stable_folder_for_each_job(command, smoke, tmp_path):
+    status, _, err = command(
+        train, "-m", *smoke, "objective=kale,donsker_varadhan", "name=two", "callbacks.evaluation=null"
+    )
+    assert status == 0, err
+    jobs = sorted((tmp_path / "sweeps" / "two").glob("*/config.yaml"))
+    assert len(jobs) == 2
+    assert all(not set("=, ") & set(job.parent.name) for job in jobs)
+    assert {OmegaConf.load(job).objective._target_.rsplit(".")[-1] for job in jobs} == {"KALE", "DonskerVaradhan"}
