@@ -125,7 +125,7 @@ def test_sampling_needs_the_run_only(command, run, tmp_path):
 
 
 def test_evaluating_again_gives_the_runs_own_scores(command, run):
-    status, out, err = command(evaluate, f"ckpt={run}", "num_samples=64", "methods.sir.pool=128")
+    status, _, err = command(evaluate, f"ckpt={run}", "num_samples=64", "methods.sir.pool=128")
     assert status == 0, err
     again = json.loads((run / "evaluation.json").read_text())
     rows = json.loads((run / "summary.json").read_text())["rows"]

@@ -73,9 +73,9 @@ def test_the_module_serves_numbers_in_range_from_any_worker():
 
 
 def test_bad_data_settings_are_named():
-    with pytest.raises(UserError, match="data.size=12"):
+    with pytest.raises(UserError, match=r"data\.size=12"):
         Digits(12)
-    with pytest.raises(UserError, match="data.shape"):
+    with pytest.raises(UserError, match=r"data\.shape"):
         ImageDataModule(Digits(), [3, 8, 8]).setup()
     with pytest.raises(UserError, match="batch_size"):
         ImageDataModule(Digits(), [1, 8, 8], batch_size=1)

@@ -79,7 +79,7 @@ class Evaluation(BaseUpdateCallback):
         folder = Path(trainer.default_root_dir)
         sampler = self.methods["short run"]
         if self.curve_steps and isinstance(sampler, LatentSampler):
-            n = min(self.num_samples, 2000)
+            n = min(self.num_samples, 5000)
             curve = sampling_curve(gebm, sampler, self.features, self._scorers, n, pl_module.seed, self.curve_steps)
             settled = {split: scores["relative_fid"] for split, scores in rows[-1]["scores"].items()}
             save(curve_figure(curve, settled, str(self.features.name)), folder / "images" / "relative_fid.png")

@@ -43,10 +43,18 @@ class Optim:
             UserError: an optimiser or scheduler refuses its settings.
         """
         c = {"params": [log_partition], "lr": self.log_partition_lr, "weight_decay": 0.0}
-        try:
-            optimizers = [self.energy([{"params": list(energy)}, c]), self.base(list(base))]
-            partials = [self.energy_scheduler, self.base_scheduler]
-            schedulers = [make(opt) for make, opt in zip(partials, optimizers, strict=True) if make is not None]
-        except (TypeError, ValueError) as error:
-            raise UserError(f"optim: the optimisers or schedulers cannot be made: {first_line(error)}") from error
+        optimizers = [_make("energy", self.energy, [{"params": list(energy)}, c]), _make("base", self.base, list(base))]
+        schedulers = []
+        for player, optimizer in zip(("energy", "base"), optimizers, strict=True):
+            make = getattr(self, f"{player}_scheduler")
+            if make is not None:
+                schedulers.append(_make(f"{player}_scheduler", make, optimizer))
         return optimizers, schedulers
+
+
+def _make(key: str, make: Callable[..., Any], argument: Any) -> Any:
+    try:
+        return make(argument)
+    except (TypeError, ValueError) as error:
+        settings = getattr(make, "keywords", {})
+        raise UserError(f"optim.{key} cannot be made with {settings}: {first_line(error)}") from error
