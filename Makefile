@@ -7,22 +7,22 @@ BIN := .venv/bin
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-.venv-stamp: pyproject.toml constraints.txt
+.venv/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install -q --upgrade pip
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	PYTHONWARNINGS=ignore $(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@
 
-train: .venv-stamp  ## train, sample and score the default GEBM; ARGS='seed=1 ...' passes overrides
+train: .venv/.stamp  ## train, sample and score the default GEBM; ARGS='seed=1 ...' passes overrides
 	$(BIN)/python train.py $(ARGS)
 
-test: .venv-stamp  ## the tests, without the slow ones
+test: .venv/.stamp  ## the tests, without the slow ones
 	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
 
-test-all: .venv-stamp  ## all tests
+test-all: .venv/.stamp  ## all tests
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: .venv-stamp  ## ruff and mypy
+lint: .venv/.stamp  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -141,6 +141,14 @@ def test_own_targets_of_an_untrusted_config_are_served():
         _check_target(target)
 
 
+def test_interpolations_hidden_by_yaml_escapes_are_found(tmp_path):
+    text = OmegaConf.to_yaml(compose(["run_dir=x", "logger=csv"]), resolve=True)
+    (tmp_path / "config.yaml").write_text(text.replace("name: gebm", 'name: "\\x24{oc.env:HOME}"'))
+    assert "x24" in (tmp_path / "config.yaml").read_text()
+    with pytest.raises(UserError, match="interpolations"):
+        load_config(tmp_path)
+
+
 def test_folders_that_are_no_runs(tmp_path):
     with pytest.raises(UserError, match="there is no run folder"):
         load(tmp_path / "nowhere")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 
 from .errors import UserError, first_line
 
@@ -18,8 +18,16 @@ if TYPE_CHECKING:
 
 CONFIG_MODULE = "gebm_lightning.conf"
 PACKAGE = "gebm_lightning"
-ROOMS = ("networks", "objectives", "priors", "samplers", "data", "metrics")
-FOREIGN = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD", "torch.optim.RMSprop")
+ROOMS = ("networks", "objectives", "priors", "samplers", "data", "metrics", "callbacks", "lightning")
+FUNCTION_HOMES = ("gebm_lightning.data.toys", "gebm_lightning.lightning.trainer")
+FOREIGN = (
+    *(f"torch.optim.{name}" for name in ("Adam", "AdamW", "SGD", "RMSprop")),
+    *(
+        f"torch.optim.lr_scheduler.{name}"
+        for name in ("LinearLR", "CosineAnnealingLR", "StepLR", "MultiStepLR", "ExponentialLR")
+    ),
+    *(f"pytorch_lightning.loggers.{name}" for name in ("WandbLogger", "TensorBoardLogger")),
+)
 
 
 def compose(overrides: list[str] | None = None, config: str = "train") -> DictConfig:
@@ -47,8 +55,8 @@ def instantiate(node: Any, trusted: bool = True, **kwargs: Any) -> Any:
 
     Args:
         node: a config with `_target_`s; None stays None.
-        trusted: False for a config that was read from a file: then only classes of this package's libraries, its toy
-            laws and the named optimisers are called.
+        trusted: False for a config that was read from a file: then only this package's classes, its toy laws
+            and `make_trainer`, and the named optimisers, schedules and loggers are called.
 
     Raises:
         UserError: an untrusted config names any other target.
@@ -91,7 +99,7 @@ def _check_target(target: Any) -> None:
     home = getattr(found, "__module__", None) or ""
     # A module attribute may be somebody else's function under our name: where it was defined decides.
     own = home.split(".")[0] == PACKAGE and len(home.split(".")) > 1 and home.split(".")[1] in ROOMS
-    if not own or not (inspect.isclass(found) or home == f"{PACKAGE}.data.toys"):
+    if not own or not (inspect.isclass(found) or home in FUNCTION_HOMES):
         raise refusal
 
 
@@ -142,11 +150,24 @@ def load_config(run_dir: str | Path) -> DictConfig:
         cfg = OmegaConf.load(path)
     except Exception as error:
         raise UserError(f"{path} cannot be read as YAML: {first_line(error)}") from error
-    if not isinstance(cfg, DictConfig) or any(key not in cfg for key in ("model", "objective", "data", "seed")):
+    parts = ("model", "objective", "data", "features", "sampler", "optim", "callbacks", "logger", "trainer")
+    if (
+        not isinstance(cfg, DictConfig)
+        or not all(isinstance(cfg._get_node(part), DictConfig) for part in parts)
+        or not isinstance(cfg._get_node("seed"), Node)
+    ):
         raise UserError(f"{path} is not the config of a training run")
-    if "${" in path.read_text():
+    if _has_interpolation(OmegaConf.to_container(cfg, resolve=False)):
         raise UserError(f"{path} has interpolations, which a run's resolved config never has: it is not read")
     return cfg
+
+
+def _has_interpolation(plain: Any) -> bool:
+    if isinstance(plain, dict):
+        return any(_has_interpolation(part) for pair in plain.items() for part in pair)
+    if isinstance(plain, list):
+        return any(_has_interpolation(part) for part in plain)
+    return isinstance(plain, str) and "${" in plain
 
 
 def load(run_dir: str | Path, ema: bool = True) -> GEBM:

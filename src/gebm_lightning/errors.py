@@ -1,5 +1,9 @@
 """The one exception that stands for a mistake of the user's, and how foreign ones are quoted in it."""
 
+from __future__ import annotations
+
+import math
+
 
 class UserError(Exception):
     """Something the user can mend: its text is one sentence that says what, where and what to do.
@@ -11,3 +15,14 @@ class UserError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of an exception's text, or its kind if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def check_number(
+    key: str, value: object, low: float | None = None, above: float | None = None, integer: bool = False
+) -> None:
+    """Raise a UserError unless `value` is a finite number (a whole one if `integer`), at least `low` and above `above`."""
+    kind = "a whole number" if integer else "a number"
+    kind += f" of at least {low}" if low is not None else f" above {above}" if above is not None else ""
+    good = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or (low is not None and value < low) or (above is not None and value <= above):  # type: ignore[operator]
+        raise UserError(f"{key} must be {kind}, not {value!r}")

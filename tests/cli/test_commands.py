@@ -189,6 +189,29 @@ MISTAKES = [
     (["trainer.max_base_updates=0"], "max_base_updates"),
     (["callbacks.ema.decay=2"], "decay"),
     (["+trainer.unknown=1"], "trainer.unknown"),
+    (["seed=-1"], "seed"),
+    (["optim.energy.betas=[0.5]"], "optim.energy"),
+    (["optim.energy_clip_norm=abc"], "optim.energy_clip_norm"),
+    (["objective.penalties.gradient.weight=abc"], "weight"),
+    (["model.prior.dim=5"], "do not fit together"),
+    (["data.num_workers=-1"], "num_workers"),
+    (["data=ring", "features=digits"], "features=digits"),
+    (["data=ring", "data.flip=true"], "mirrors images"),
+    (["callbacks.evaluation.splits=[tset]"], "splits"),
+    (["callbacks.evaluation.splits=[]"], "splits"),
+    (["callbacks.evaluation.num_samples=2"], "num_samples"),
+    (["callbacks.evaluation.equilibrium.pool=0"], "pool"),
+    (["callbacks.sampling.strip_steps=[]"], "strip_steps"),
+    (["callbacks.sampling.num_samples=0"], "num_samples"),
+    (["callbacks.monitor.bounds_every=0"], "cadence"),
+    (["callbacks.checkpoint.keep_every=0"], "cadence"),
+    (["sampler.kernel.step_size=-1"], "step_size"),
+    (["sampler.num_steps=-3"], "num_steps"),
+    (["sampler.thin=0"], "thin"),
+    (["sampler.beta=abc"], "beta"),
+    (["sampler.beta=nan"], "beta"),
+    (["sampler=kla", "sampler.kernel.friction=-1"], "friction"),
+    (["init=nowhere"], "nowhere"),
 ]
 
 
@@ -215,6 +238,70 @@ def test_an_energy_that_turns_nan_ends_the_run(command, smoke):
     assert status == 1 and err.splitlines()[-1].startswith("error: training diverged") and "Traceback" not in err
 
 
+@pytest.mark.parametrize("choice", ["base", "sir", "ula", "kla"])
+def test_any_sampler_can_accompany_training(command, smoke, choice):
+    given = [s for s in smoke if not s.startswith("sampler.")]
+    status, out, err = command(train, *given, f"sampler={choice}", *(["sampler.pool=100"] if choice == "sir" else []))
+    assert status == 0, err
+    images = {p.name for p in (Path(out.strip().splitlines()[-1]) / "images").iterdir()}
+    assert ("strip.png" in images) == (choice in ("ula", "kla")) and "grid.png" in images
+
+
+def test_an_energy_is_tuned_on_the_frozen_base_of_a_run(command, smoke, run):
+    status, out, err = command(train, *smoke, f"init={run}", "train_mode=energy", "callbacks.ema=null", "seed=5")
+    assert status == 0, err
+    before, after = load(run), load(out.strip().splitlines()[-1])
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(before.base.state_dict().values(), after.base.state_dict().values(), strict=True)
+    )
+    assert not all(
+        torch.equal(a, b) for a, b in zip(before.energy.parameters(), after.energy.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("part", ["callbacks.guard", "optim.energy", "trainer", "model.base", "data.source"])
+def test_a_resumed_config_runs_no_foreign_code(command, run, part):
+    config = OmegaConf.load(run / "config.yaml")
+    OmegaConf.update(config, part, {"_target_": "os.mkdir", "path": str(run / "broken-in")})
+    OmegaConf.save(config, run / "config.yaml")
+    status, _, err = command(train, f"resume={run}")
+    assert status == 1 and "os.mkdir" in err and not (run / "broken-in").exists()
+
+
+def test_a_copied_run_resumes_in_its_own_folder(command, run, tmp_path):
+    import shutil
+
+    shutil.copytree(run, tmp_path / "copy")
+    lines = (run / "metrics.csv").read_text()
+    status, _, err = command(train, f"resume={tmp_path / 'copy'}", "trainer.max_base_updates=6", "callbacks.ema=null")
+    assert status == 0 and "schedules" in err
+    assert (run / "metrics.csv").read_text() == lines and len((tmp_path / "copy" / "metrics.csv").read_text()) > len(
+        lines
+    )
+    assert OmegaConf.load(tmp_path / "copy" / "config.yaml").trainer.max_base_updates == 6
+
+
+def test_a_folder_holds_one_run(command, smoke, run):
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+    status, _, err = command(train, *smoke, f"hydra.run.dir={run}")
+    assert status == 1 and "holds a run already" in err
+    assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+
+
+def test_samplers_do_not_mix_in_a_folder_and_traces_are_kept(command, run, tmp_path):
+    command(sample, f"ckpt={run}", "num_samples=10", "out=here")
+    command(sample, f"ckpt={run}", "num_samples=3", "out=here", "sampler=base")
+    assert sorted(p.name for p in (tmp_path / "here").iterdir()) == [
+        "000000.png",
+        "000001.png",
+        "000002.png",
+        "grid.png",
+    ]
+    command(sample, f"ckpt={run}", "num_samples=3", "out=t.npz", "sampler=ula", "sampler.num_steps=4", "sampler.thin=2")
+    assert np.load(tmp_path / "t.npz")["trace"].shape == (2, 3, 32)
+
+
 def test_mistakes_of_the_other_commands(command, run, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     for module, arguments, words in [
@@ -227,6 +314,11 @@ def test_mistakes_of_the_other_commands(command, run, tmp_path):
         (evaluate, [f"ckpt={run}", "compare=[base,unknown]"], "no method unknown"),
         (evaluate, [f"ckpt={run}", "splits=[tset]"], "tset"),
         (evaluate, [f"ckpt={run}", "num_samples=1"], "num_samples"),
+        (evaluate, [f"ckpt={run}", "splits=[]"], "splits"),
+        (evaluate, [f"ckpt={run}", f"out={run}"], "is a folder"),
+        (sample, [f"ckpt={run}", f"out={run}/config.yaml"], "out="),
+        (sample, [f"ckpt={run}", "device=meta"], "device=meta"),
+        (sample, [f"ckpt={run}", "sampler=sir", "sampler.pool=0"], "pool"),
     ]:
         status, _, err = command(module, *arguments)
         assert status == 1 and words in err and "Traceback" not in err and len(err.strip().splitlines()) == 1, err
@@ -304,7 +396,8 @@ def leveldb_log(content):
             record = b""
 
 
-def test_wandb_leaves_a_readable_offline_run(command, smoke):
+def test_wandb_leaves_a_readable_offline_run(command, smoke, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
     status, out, err = command(train, *smoke, "logger=wandb", "logger.offline=true", "name=toy")
     assert status == 0, err
     (path,) = Path(out.strip().splitlines()[-1]).glob("wandb/offline-run-*/run-*.wandb")

@@ -83,21 +83,20 @@ def test_the_papers_schedule():
     assert [schedule(k) for k in (0, 1, 2, 499, 500, 501, 1000)] == [100, 5, 5, 5, 100, 5, 100]
     spy = Spy()
     fit(*make(schedule=PaperSchedule(1, 4, 2)), callbacks=[spy])
-    assert [base for _, base in spy.counts] == [0, 0, 0, 1, 2, 2, 2, 2, 3][:9] or spy.counts[-1][1] == 3
+    assert [base for _, base in spy.counts] == [0, 0, 0, 1, 2, 2, 2, 2, 3]
     assert [s for s, b in spy.counts if b > 0 and (s - 1, b - 1) in spy.counts] == [4, 5, 9]
 
 
 @pytest.mark.parametrize(("mode", "moves"), [("energy", "critic"), ("base", "base"), ("both", "both")])
 def test_train_modes(mode, moves):
-    module, data = make(train_mode=mode)
+    module, data = make(["model.energy.norm=batch", "model.energy.spectral=true"], train_mode=mode)
     before = {
-        name: copy.deepcopy(list(net.parameters()))
-        for name, net in (("critic", module.critic), ("base", module.gebm.base))
+        name: copy.deepcopy(net.state_dict()) for name, net in (("critic", module.critic), ("base", module.gebm.base))
     }
     fit(module, data, 4)
     assert module.base_updates == 4 and module.steps == (20 if mode == "both" else 4)
     for name, net in (("critic", module.critic), ("base", module.gebm.base)):
-        same = all(torch.equal(a, b) for a, b in zip(before[name], net.parameters(), strict=True))
+        same = all(torch.equal(a, b) for a, b in zip(before[name].values(), net.state_dict().values(), strict=True))
         assert same == (moves not in (name, "both"))
 
 
@@ -121,6 +120,7 @@ def test_one_update_is_the_plain_loop():
     module, data = make(["optim.energy_clip_norm=0.5"], "energy")
     twin = copy.deepcopy(module)
     fit(module, data, 1)
+    twin.gebm.base.eval()
     _, data = make()
     from gebm_lightning.gebm import estimate_log_partition
 

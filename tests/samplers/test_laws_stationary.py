@@ -57,9 +57,20 @@ class HalfNoise(ULA):
         return self.init(z, potential, generator), info
 
 
-def test_the_law_catches_a_wrong_noise_scale():
+class WrongMidpoint(KLA):
+    """The bug of taking the gradient at z instead of at the midpoint."""
+
+    def step(self, state, potential, generator):
+        return super().step(
+            state, lambda half: potential(half.detach() * 0 + state.z + (half - half.detach())), generator
+        )
+
+
+def test_the_laws_catch_planted_bugs():
     value, _ = stationary(HalfNoise(0.1), 1.0, 120)
     assert not agrees(value, 1 / (1 - 0.05))
+    value, _ = stationary(WrongMidpoint(0.1, 1.0), 1.0, 250)
+    assert not agrees(value, 1.0)
 
 
 def test_a_short_run_is_not_the_equilibrium():

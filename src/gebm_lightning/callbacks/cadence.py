@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from matplotlib.figure import Figure
 
-from ..errors import UserError
+from ..errors import check_number
 from ..lightning.module import GEBMModule
 
 
@@ -14,8 +17,8 @@ class BaseUpdateCallback(pl.Callback):
     """Calls `on_base_update` after every `every_n_base_updates`-th base update; None for never."""
 
     def __init__(self, every_n_base_updates: int | None) -> None:
-        if every_n_base_updates is not None and every_n_base_updates < 1:
-            raise UserError(f"every_n_base_updates of {type(self).__name__} must be at least 1, or null for never")
+        if every_n_base_updates is not None:
+            check_number(f"every_n_base_updates of {type(self).__name__}", every_n_base_updates, low=1, integer=True)
         self.every = every_n_base_updates
         self._seen = 0
 
@@ -33,7 +36,26 @@ class BaseUpdateCallback(pl.Callback):
         raise NotImplementedError
 
 
+def common_cadence(*cadences: int | None) -> int | None:
+    """The cadence at which every one of several is met: their greatest common divisor; None if all are None."""
+    given = [c for c in cadences if c is not None]
+    for cadence in given:
+        check_number("every cadence in callbacks", cadence, low=1, integer=True)
+    return math.gcd(*given) if given else None
+
+
 def log(trainer: pl.Trainer, metrics: dict[str, Any], module: GEBMModule) -> None:
     """Send numbers to every logger, by base update."""
     for logger in trainer.loggers:
         logger.log_metrics({k: float(v) for k, v in metrics.items()}, step=module.base_updates)
+
+
+def log_image(trainer: pl.Trainer, name: str, path: Path, figure: Figure, step: int) -> None:
+    """Hand a picture to those loggers that show pictures."""
+    from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(f"images/{name}", [str(path)], step=step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(f"images/{name}", figure, step)

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 
 from ..lightning.checkpoint import write_checkpoint
 from ..lightning.module import GEBMModule
-from .cadence import BaseUpdateCallback
+from .cadence import BaseUpdateCallback, common_cadence
 from .guard import check_parameters
 
 
@@ -27,7 +27,8 @@ class Checkpoint(BaseUpdateCallback):
     def __init__(
         self, every_n_base_updates: int | None = 500, every_minutes: float | None = 10, keep_every: int | None = None
     ) -> None:
-        super().__init__(every_n_base_updates)
+        super().__init__(common_cadence(every_n_base_updates, keep_every))
+        self.last_every = every_n_base_updates
         self.every_minutes, self.keep_every = every_minutes, keep_every
         self._saved_at = time.monotonic()
         self._signal: int | None = None
@@ -48,24 +49,31 @@ class Checkpoint(BaseUpdateCallback):
         super().on_train_batch_end(trainer, pl_module)
         late = self.every_minutes is not None and time.monotonic() - self._saved_at > 60 * self.every_minutes
         if self._signal is not None or late:
-            self.on_base_update(trainer, pl_module)
+            self._save(trainer, pl_module)
         if self._signal is not None:
             pl_module.interrupted = True
             trainer.should_stop = True
 
     def on_base_update(self, trainer: pl.Trainer, module: GEBMModule) -> None:
-        check_parameters(module)
-        folder = Path(trainer.default_root_dir) / "checkpoints"
         if self.keep_every is not None and module.base_updates % self.keep_every == 0:
-            write_checkpoint(trainer, folder / f"update-{module.base_updates}.ckpt")
-        write_checkpoint(trainer, folder / "last.ckpt")
+            check_parameters(module)
+            write_checkpoint(trainer, self._folder(trainer) / f"update-{module.base_updates}.ckpt")
+        if self.last_every is not None and module.base_updates % self.last_every == 0:
+            self._save(trainer, module)
+
+    def _folder(self, trainer: pl.Trainer) -> Path:
+        return Path(trainer.default_root_dir) / "checkpoints"
+
+    def _save(self, trainer: pl.Trainer, module: GEBMModule) -> None:
+        check_parameters(module)
+        write_checkpoint(trainer, self._folder(trainer) / "last.ckpt")
         for logger in trainer.loggers:
             logger.save()
         self._saved_at = time.monotonic()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if not pl_module.interrupted:
-            self.on_base_update(trainer, pl_module)
+            self._save(trainer, pl_module)
         self._restore_handlers()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from torch import nn
 
-from ..errors import UserError
+from ..data.datamodule import SPLITS
+from ..errors import UserError, check_number
 from ..lightning.module import GEBMModule
 from ..metrics.compare import compare, real_scorers, sampling_curve
-from ..metrics.report import print_table, versions, write_json
+from ..metrics.features import extract
+from ..metrics.report import describe, print_table, versions, write_json
 from ..metrics.scores import Scorer
 from ..samplers import SIR, LatentSampler, Refiner
-from .cadence import BaseUpdateCallback, log
+from .cadence import BaseUpdateCallback, log, log_image
 from .images import curve_figure, save
 
 
@@ -37,7 +39,7 @@ class Evaluation(BaseUpdateCallback):
     def __init__(
         self,
         features: nn.Module,
-        sampler: LatentSampler,
+        sampler: Refiner,
         equilibrium: SIR,
         splits: Sequence[str] = ("train", "test"),
         num_samples: int = 10_000,
@@ -46,12 +48,20 @@ class Evaluation(BaseUpdateCallback):
         num_samples_in_training: int = 1000,
     ) -> None:
         super().__init__(every_n_base_updates)
-        if num_samples < 4 or num_samples_in_training < 4:
-            raise UserError("callbacks.evaluation.num_samples must be at least 4")
+        check_number("callbacks.evaluation.num_samples", num_samples, low=4, integer=True)
+        check_number("callbacks.evaluation.num_samples_in_training", num_samples_in_training, low=4, integer=True)
+        if not splits or not set(splits) <= set(SPLITS):
+            raise UserError(f"callbacks.evaluation.splits must be some of {', '.join(SPLITS)}, not {list(splits)}")
         self.features, self.splits, self.num_samples = features, splits, num_samples
         self.methods: dict[str, Refiner] = {"short run": sampler, "equilibrium": equilibrium}
         self.curve_steps, self.num_samples_in_training = curve_steps, num_samples_in_training
         self._scorers: dict[str, Scorer] = {}
+
+    def check(self, data: Any) -> None:
+        """Raise before training if the extractor does not take the data."""
+        for split in self.splits:
+            for batch in data.batches(split, limit=2):
+                extract(self.features, [batch.x])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
@@ -82,12 +92,16 @@ class Evaluation(BaseUpdateCallback):
             n = min(self.num_samples, 5000)
             curve = sampling_curve(gebm, sampler, self.features, self._scorers, n, pl_module.seed, self.curve_steps)
             settled = {split: scores["relative_fid"] for split, scores in rows[-1]["scores"].items()}
-            save(curve_figure(curve, settled, str(self.features.name)), folder / "images" / "relative_fid.png")
+            figure, path = curve_figure(curve, settled, str(self.features.name)), folder / "images" / "relative_fid.png"
+            save(figure, path)
+            log_image(trainer, "relative_fid", path, figure, pl_module.base_updates)
         data = trainer.datamodule  # type: ignore[attr-defined]
         summary = {
             "rows": rows,
             "curve": curve,
-            "protocol": protocol(self.features, self._scorers, data, self.num_samples, pl_module.seed, base),
+            "protocol": protocol(
+                self.features, self._scorers, data, self.num_samples, pl_module.seed, base, self.methods
+            ),
             "base_updates": pl_module.base_updates,
             "seconds": {
                 "training": training_seconds,
@@ -110,7 +124,13 @@ class Evaluation(BaseUpdateCallback):
 
 
 def protocol(
-    features: nn.Module, scorers: dict[str, Scorer], data: Any, num_samples: int, seed: int, base: str
+    features: nn.Module,
+    scorers: dict[str, Scorer],
+    data: Any,
+    num_samples: int,
+    seed: int,
+    base: str,
+    methods: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All that a reader must know to compare the scores with others."""
     return {
@@ -121,5 +141,6 @@ def protocol(
         "resize": "none; images are rounded to bytes",
         "seed": seed,
         "base": base,
+        "methods": {name: describe(method) for name, method in methods.items()},
         "splits": {split: scorer.protocol(num_samples) for split, scorer in scorers.items()},
     }

@@ -8,11 +8,12 @@ import pytorch_lightning as pl
 import torch
 
 from ..data.batch import Batch
+from ..errors import check_number
 from ..gebm import GEBM, call_energy, log_mean_exp
 from ..lightning.module import GEBMModule
 from ..noise import BlockNoise
 from ..samplers.gradients import sampling_mode
-from .cadence import BaseUpdateCallback, log
+from .cadence import BaseUpdateCallback, common_cadence, log
 
 
 class Monitor(BaseUpdateCallback):
@@ -20,26 +21,29 @@ class Monitor(BaseUpdateCallback):
 
     Args:
         every_n_base_updates: cadence of the last step's numbers.
-        bounds_every: cadence of the bounds; a multiple of it.
+        bounds_every: cadence of the bounds.
         num_samples: real images of each split, and base samples, behind the bounds.
     """
 
     def __init__(self, every_n_base_updates: int = 10, bounds_every: int = 100, num_samples: int = 1000) -> None:
-        super().__init__(every_n_base_updates)
+        super().__init__(common_cadence(every_n_base_updates, bounds_every))
+        check_number("callbacks.monitor.num_samples", num_samples, low=1, integer=True)
+        self.logs_every = every_n_base_updates
         self.bounds_every, self.num_samples = bounds_every, num_samples
 
     def on_base_update(self, trainer: pl.Trainer, module: GEBMModule) -> None:
-        metrics = {k: float(v) for k, v in module.logs.items()}
-        metrics |= {
-            f"lr/{name}": opt.param_groups[0]["lr"]
-            for name, opt in zip(("energy", "base"), trainer.optimizers, strict=True)
-        }
+        metrics: dict[str, float] = {}
+        if module.base_updates % self.logs_every == 0:
+            metrics = {k: float(v) for k, v in module.logs.items()}
+            for player, optimizer in zip(("energy", "base"), trainer.optimizers, strict=True):
+                metrics[f"lr/{player}"] = optimizer.param_groups[0]["lr"]
         if module.base_updates % self.bounds_every == 0:
             data = trainer.datamodule  # type: ignore[attr-defined]
             for split in ("train", "val"):
                 batches = data.batches(split, limit=self.num_samples)
                 metrics |= {f"{split}/eval_{k}": v for k, v in bounds(module.gebm, batches, self.num_samples).items()}
-        log(trainer, metrics, module)
+        if metrics:
+            log(trainer, metrics, module)
 
 
 @torch.no_grad()

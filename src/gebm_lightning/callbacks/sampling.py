@@ -8,14 +8,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..errors import UserError, check_number
 from ..gebm import call_base
 from ..lightning.module import GEBMModule
 from ..noise import BlockNoise
-from ..samplers import BaseSampler, LatentSampler, sample_chain, sampling_mode
-from .cadence import BaseUpdateCallback
+from ..samplers import BaseSampler, LatentSampler, Refiner, sample_chain, sampling_mode
+from .cadence import BaseUpdateCallback, log_image
 from .images import save, side_by_side, strip
 
 
@@ -23,7 +23,7 @@ class LatentSampling(BaseUpdateCallback):
     """Writes `images/grid.png` and `images/strip.png` (at the end), or with the update in their names (while training).
 
     Args:
-        sampler: the kernel and temperature of the chains.
+        sampler: what draws the grid; chains have a strip besides.
         every_n_base_updates: cadence while training; None for the end only.
         num_samples: samples in the grid.
         strip_steps: steps shown in the strip, early to late.
@@ -32,13 +32,18 @@ class LatentSampling(BaseUpdateCallback):
 
     def __init__(
         self,
-        sampler: LatentSampler,
+        sampler: Refiner,
         every_n_base_updates: int | None = 500,
         num_samples: int = 64,
         strip_steps: Sequence[int] = (0, 5, 10, 20, 30, 50, 100),
         strip_rows: int = 8,
     ) -> None:
         super().__init__(every_n_base_updates)
+        check_number("callbacks.sampling.num_samples", num_samples, low=1, integer=True)
+        if not strip_steps or min(strip_steps) < 0:
+            raise UserError(
+                f"callbacks.sampling.strip_steps must be step numbers of at least 0, not {list(strip_steps)}"
+            )
         self.sampler, self.num_samples, self.strip_steps, self.strip_rows = (
             sampler,
             num_samples,
@@ -61,13 +66,12 @@ class LatentSampling(BaseUpdateCallback):
             "base": BaseSampler().refine(gebm, points, BlockNoise(*noise)).x,
             "GEBM": self.sampler.refine(gebm, points, BlockNoise(*noise)).x,
         }
-        states = chain_states(
-            gebm, self.sampler, max(self.strip_rows, points if points == 2000 else 0), module.seed, self.strip_steps
-        )
-        for name, figure in (
-            ("grid", side_by_side(pictures)),
-            ("strip", strip(states, self.strip_steps, self.strip_rows)),
-        ):
+        figures = {"grid": side_by_side(pictures)}
+        if isinstance(self.sampler, LatentSampler):
+            chains = max(self.strip_rows, points if points == 2000 else 0)
+            states = chain_states(gebm, self.sampler, chains, module.seed, self.strip_steps)
+            figures["strip"] = strip(states, self.strip_steps, self.strip_rows)
+        for name, figure in figures.items():
             path = Path(trainer.default_root_dir) / "images" / f"{name}{suffix}.png"
             save(figure, path)
             log_image(trainer, name, path, figure, module.base_updates)
@@ -94,14 +98,3 @@ def chain_states(gebm: Any, sampler: LatentSampler, n: int, seed: int, steps: Se
     )
     with sampling_mode(gebm), torch.no_grad():
         return [call_base(gebm.base, latents[step]) for step in steps]
-
-
-def log_image(trainer: pl.Trainer, name: str, path: Path, figure: Figure, step: int) -> None:
-    """Hand a picture to those loggers that show pictures."""
-    from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
-
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(f"images/{name}", [str(path)], step=step)
-        elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(f"images/{name}", figure, step)

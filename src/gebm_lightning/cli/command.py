@@ -51,6 +51,9 @@ def run_command(
         hydra.main(version_base="1.3", config_path="pkg://gebm_lightning.conf", config_name=config_name)(job)()
         if failures:
             raise failures[0]
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None or "debug=true" in (a.lower() for a in arguments):
@@ -93,11 +96,8 @@ def _sentence(error: BaseException) -> str | None:
         return _one_line(error)
     if type(error).__name__ == "MisconfigurationException":
         return _one_line(error)
-    if (
-        isinstance(error, (FileNotFoundError, PermissionError, NotADirectoryError))
-        or getattr(error, "errno", None) == 28
-    ):
-        return f"{error.strerror}: {error.filename}"  # type: ignore[attr-defined]
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
     return None
 
 
@@ -118,6 +118,8 @@ def pick_device(name: str) -> Any:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise UserError(f"device={name}: the device is one of auto, cpu, cuda, cuda:1 …, mps")
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={name} cannot be used on this machine: {first_line(error)}") from error

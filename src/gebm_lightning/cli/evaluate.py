@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from ..errors import UserError
+from ..errors import UserError, check_number
 from .command import pick_device, run_command
 
 
@@ -23,11 +23,15 @@ def _task(cfg: DictConfig) -> None:
     from ..metrics.report import print_table, versions, write_json
     from .refiners import given_or_run
 
-    unknown = [name for name in cfg.compare if name not in cfg.methods]
+    unknown = [name for name in cfg.compare if name not in ("base", *cfg.methods)]
     if unknown:
-        raise UserError(f"compare: there is no method {unknown[0]}; there are {', '.join(map(str, cfg.methods))}")
-    if cfg.num_samples < 4:
-        raise UserError(f"num_samples must be at least 4, not {cfg.num_samples}")
+        raise UserError(f"compare: there is no method {unknown[0]}; there are base, {', '.join(map(str, cfg.methods))}")
+    check_number("num_samples", cfg.num_samples, low=4, integer=True)
+    if not cfg.splits:
+        raise UserError("splits: name at least one of train, val, test")
+    folder = Path(cfg.ckpt)
+    folder = folder.parent.parent if folder.suffix == ".ckpt" else folder
+    out = Path(cfg.out) if cfg.out is not None else folder / "evaluation.json"
     device = pick_device(cfg.device)
     run = load_config(cfg.ckpt)
     seed = run.seed if cfg.seed is None else cfg.seed
@@ -36,14 +40,13 @@ def _task(cfg: DictConfig) -> None:
     data = instantiate(run.data, trusted=False)
     gebm = load(cfg.ckpt, cfg.ema).to(device)
     averaged = cfg.ema and any(k.startswith("ema.") for k in read_checkpoint(cfg.ckpt)["state_dict"])
+    if out.is_dir():
+        raise UserError(f"out={out} is a folder: name a file")
     scorers = real_scorers(data, features, cfg.splits, seed, device)
     rows = compare(
         gebm, refiners, features, scorers, cfg.num_samples, seed, lambda row: print(f"{row['method']} done", flush=True)
     )
-    folder = Path(cfg.ckpt)
-    folder = folder.parent.parent if folder.suffix == ".ckpt" else folder
-    out = Path(cfg.out) if cfg.out is not None else folder / "evaluation.json"
-    described = protocol(features, scorers, data, cfg.num_samples, seed, "ema" if averaged else "raw")
+    described = protocol(features, scorers, data, cfg.num_samples, seed, "ema" if averaged else "raw", refiners)
     write_json(out, {"rows": rows, "protocol": described, "device": str(device), "versions": versions()})
     print_table(rows, f"{cfg.num_samples} samples each")
     print(out)

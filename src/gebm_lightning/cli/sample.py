@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from ..errors import UserError
+from ..errors import UserError, check_number
 from .command import pick_device, run_command
 
 
@@ -22,14 +23,15 @@ def _task(cfg: DictConfig) -> None:
     from ..noise import BlockNoise
     from .refiners import given_or_run
 
-    if cfg.num_samples < 1:
-        raise UserError(f"num_samples must be at least 1, not {cfg.num_samples}")
+    check_number("num_samples", cfg.num_samples, low=1, integer=True)
     device = pick_device(cfg.device)
     gebm = load(cfg.ckpt, cfg.ema).to(device)
     sampler = given_or_run(cfg.sampler, cfg.ckpt)
     folder = Path(cfg.ckpt)
     folder = folder.parent.parent if folder.suffix == ".ckpt" else folder
     out = Path(cfg.out) if cfg.out is not None else folder / "samples"
+    if (out.suffix == ".npz" and out.is_dir()) or (out.suffix != ".npz" and out.exists() and not out.is_dir()):
+        raise UserError(f"out={out} is there already and is no {'file' if out.is_dir() else 'folder'}: name another")
     samples = sampler.refine(gebm, cfg.num_samples, BlockNoise(cfg.seed, stream="evaluation"))
     if out.suffix == ".npz":
         write_npz(out, samples)
@@ -39,7 +41,7 @@ def _task(cfg: DictConfig) -> None:
 
 
 def write_npz(path: Path, samples: Any) -> None:
-    """`x`: uint8 images (n, H, W, C) or float32 points (n, d); `z`: latents, where there are any. All or nothing."""
+    """`x`: uint8 images (n, H, W, C) or float32 points (n, d); `z`: latents, if any; `trace`: (kept, n, d), if thinned."""
     import numpy as np
 
     from ..data.batch import to_uint8
@@ -47,6 +49,8 @@ def write_npz(path: Path, samples: Any) -> None:
     x = samples.x
     x = to_uint8(x).permute(0, 2, 3, 1) if x.dim() == 4 else x
     arrays = {"x": x.cpu().numpy()} | ({} if samples.z is None else {"z": samples.z.cpu().numpy()})
+    if "trace" in samples.info:
+        arrays["trace"] = samples.info["trace"].cpu().numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
@@ -55,19 +59,29 @@ def write_npz(path: Path, samples: Any) -> None:
 
 
 def write_pngs(folder: Path, x: Any) -> None:
-    """`000000.png` … of images (n, C, H, W); points become one scatter plot `points.png`."""
+    """`000000.png` … of images (n, C, H, W); points become one scatter plot `points.png`.
+
+    Numbered images of an earlier call in the same folder are replaced, so that no two samplers mix.
+    """
     from torchvision.io import write_png
 
     from ..callbacks.images import save, side_by_side
     from ..data.batch import to_uint8
 
-    folder.mkdir(parents=True, exist_ok=True)
-    if x.dim() != 4:
-        save(side_by_side({"samples": x}), folder / "points.png")
-        return
-    for i, image in enumerate(to_uint8(x).cpu()):
-        write_png(image, str(folder / f"{i:06d}.png"))
-    save(side_by_side({"samples": x[:64]}), folder / "grid.png")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        temporary = Path(name)
+        if x.dim() == 4:
+            for i, image in enumerate(to_uint8(x).cpu()):
+                write_png(image, str(temporary / f"{i:06d}.png"))
+            save(side_by_side({"samples": x[:64]}), temporary / "grid.png")
+        else:
+            save(side_by_side({"samples": x}), temporary / "points.png")
+        folder.mkdir(exist_ok=True)
+        for old in folder.glob("[0-9][0-9][0-9][0-9][0-9][0-9].png"):
+            old.unlink()
+        for new in temporary.iterdir():
+            new.replace(folder / new.name)
 
 
 if __name__ == "__main__":

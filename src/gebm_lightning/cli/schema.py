@@ -17,6 +17,7 @@ class TrainSchema:
     name: str = MISSING
     seed: int = MISSING
     train_mode: str = MISSING
+    init: str | None = None
     resume: str | None = None
     run_dir: str | None = None
     debug: bool = False
@@ -63,7 +64,7 @@ class EvaluateSchema:
 
 
 def _job_hash(overrides: str) -> str:
-    return hashlib.sha256(overrides.encode()).hexdigest()[:12]
+    return hashlib.sha256(str(overrides).encode()).hexdigest()[:12]
 
 
 def register() -> None:

@@ -32,8 +32,8 @@ def find_checkpoint(run_dir: str | Path) -> Path:
     return last
 
 
-def read_checkpoint(run_dir: str | Path) -> dict[str, Any]:
-    """The checkpoint's contents, loaded without running any code of it.
+def read_checkpoint(run_dir: str | Path, to_resume: bool = False) -> dict[str, Any]:
+    """The checkpoint's contents, loaded without running any code of it; `to_resume` also asks for the trainer's state.
 
     Raises:
         UserError: it is missing, damaged, of another program or of a newer format.
@@ -51,6 +51,8 @@ def read_checkpoint(run_dir: str | Path) -> dict[str, Any]:
             f"{path} has format version {ours.get('format_version')}, this program reads version {FORMAT_VERSION}: "
             f"it was written by gebm_lightning {ours.get('version')}"
         )
+    if to_resume and not {"pytorch-lightning_version", "loops", "callbacks", "optimizer_states"} <= checkpoint.keys():
+        raise UserError(f"{path} is a checkpoint of weights only: a run cannot be resumed from it")
     return checkpoint
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ class RunCSVLogger(Logger, CSVLogger):
 
     def __init__(self, save_dir: str) -> None:
         CSVLogger.__init__(self, save_dir, name="", version="")
+        self.keep_until: float = math.inf
+        """Rows of later steps are dropped when a run resumes: it will write them again."""
 
     @property
     def save_dir(self) -> str:
@@ -31,7 +34,7 @@ class RunCSVLogger(Logger, CSVLogger):
             rows: list[dict[str, Any]] = []
             if path.is_file():
                 with path.open(newline="") as file:
-                    rows = list(csv.DictReader(file))
+                    rows = [row for row in csv.DictReader(file) if float(row["step"]) <= self.keep_until]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
                 writer = super().experiment

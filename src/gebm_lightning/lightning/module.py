@@ -86,6 +86,9 @@ class GEBMModule(pl.LightningModule):
         return self.optim.configure(self.critic.parameters(), self.gebm.log_partition, self.gebm.base.parameters())
 
     def on_fit_start(self) -> None:
+        # The player that stays as it is has its buffers stay as well, and is seen as it will be when sampled.
+        self.gebm.base.train(self.train_mode != "energy")
+        self.critic.train(self.train_mode != "base")
         if self.steps == 0 and self.train_mode != "base":
             c = estimate_log_partition(self.gebm, BlockNoise(self.seed, stream="train/initial"))
             with torch.no_grad():
@@ -129,6 +132,8 @@ class GEBMModule(pl.LightningModule):
             # Second derivatives and squared norms of gradients lose too much in half precision.
             with torch.autocast(self.device.type, enabled=False):
                 for name, penalty in self.objective.penalties.items():
+                    if penalty is None:
+                        continue
                     value = penalty(self.critic, x_real, x_base, noise)
                     self.logs[f"penalty/{name}"] = value.detach()
                     loss = loss + value
@@ -165,6 +170,9 @@ class GEBMModule(pl.LightningModule):
         state = checkpoint["gebm_lightning"]
         self.steps, self.base_updates = state["steps"], state["base_updates"]
         self.energy_since_base = state["energy_since_base"]
+        if self.ema is None:
+            weights = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {k: v for k, v in weights.items() if not k.startswith("ema.")}
 
 
 def full_precision(v: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from ..errors import UserError, first_line
+from ..errors import UserError, check_number, first_line
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,12 @@ class Optim:
     energy_clip_norm: float | None = None
     base_clip_norm: float | None = None
 
+    def __post_init__(self) -> None:
+        check_number("optim.log_partition_lr", self.log_partition_lr, low=0)
+        for key in ("energy_clip_norm", "base_clip_norm"):
+            if getattr(self, key) is not None:
+                check_number(f"optim.{key}", getattr(self, key), above=0)
+
     def configure(
         self, energy: Iterable[nn.Parameter], log_partition: nn.Parameter, base: Iterable[nn.Parameter]
     ) -> tuple[list[Optimizer], list[Any]]:
@@ -55,6 +61,6 @@ class Optim:
 def _make(key: str, make: Callable[..., Any], argument: Any) -> Any:
     try:
         return make(argument)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         settings = getattr(make, "keywords", {})
         raise UserError(f"optim.{key} cannot be made with {settings}: {first_line(error)}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -54,8 +55,17 @@ def versions() -> dict[str, str]:
     }
 
 
+def describe(method: Any) -> Any:
+    """A refiner's or kernel's settings as plain data, with the name of its class."""
+    if not dataclasses.is_dataclass(method):
+        return method if isinstance(method, (int, float, str, bool, type(None))) else type(method).__name__
+    fields = {f.name: describe(getattr(method, f.name)) for f in dataclasses.fields(method)}
+    return {"class": type(method).__name__, **fields}
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(temporary, path)

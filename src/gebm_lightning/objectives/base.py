@@ -15,7 +15,8 @@ class Objective:
     """What the energy player and the base player minimise, given raw critic outputs of shape (n,).
 
     Attributes:
-        penalties: callables `(critic, x_real, x_base, generator) -> scalar`, already weighted, added to the energy's loss.
+        penalties: callables `(critic, x_real, x_base, generator) -> scalar`, already weighted, added to the
+            energy's loss; None for none.
         learns_log_partition: whether `energy_loss` has a gradient for c; where not, log Z is a Monte-Carlo estimate.
         needs_global_batch: which parts are no means over samples: "energy", "log_partition", "base".
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, check_number
 from ..noise import Generator, rand
 
 AT = ("interpolates", "real", "base")
@@ -27,6 +27,7 @@ class GradientPenalty:
     at: str = "interpolates"
 
     def __post_init__(self) -> None:
+        check_number("the gradient penalty's weight", self.weight, low=0)
         if self.at not in AT:
             raise UserError(f"a gradient penalty is taken at one of {', '.join(AT)}, not at {self.at}")
 
@@ -48,6 +49,9 @@ class L2Penalty:
     """weight · ‖ψ‖² / d_ψ, with d_ψ the number of the critic's parameters."""
 
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("the L2 penalty's weight", self.weight, low=0)
 
     def __call__(self, critic: nn.Module, x_real: Tensor, x_base: Tensor, generator: Generator) -> Tensor:
         parameters = list(critic.parameters())

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import check_number
 from ..noise import Generator, randn
 from .gradients import value_and_grad
 from .kernel import Info, PotentialFn, reflect
@@ -33,6 +34,10 @@ class KLA:
 
     step_size: float
     friction: float
+
+    def __post_init__(self) -> None:
+        check_number("step_size", self.step_size, above=0)
+        check_number("friction", self.friction, low=0)
 
     def init(self, z: Tensor, potential: PotentialFn, generator: Generator) -> KLAState:
         return KLAState(z, randn(tuple(z.shape), generator, z.device, z.dtype), z)

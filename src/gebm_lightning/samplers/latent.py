@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import check_number
 from ..gebm import GEBM, call_base
 from ..noise import Generator
 from .chain import sample_chain
@@ -37,6 +38,14 @@ class LatentSampler:
     thin: int | None = None
     warmup: int = 0
     chunk: int = 512
+
+    def __post_init__(self) -> None:
+        check_number("sampler.beta", self.beta)
+        check_number("sampler.num_steps", self.num_steps, low=0, integer=True)
+        check_number("sampler.warmup", self.warmup, low=0, integer=True)
+        check_number("sampler.chunk", self.chunk, low=1, integer=True)
+        if self.thin is not None:
+            check_number("sampler.thin", self.thin, low=1, integer=True)
 
     def refine(self, gebm: GEBM, n: int, generator: Generator, y: Tensor | None = None) -> Samples:
         xs, zs, traces, acceptance, potential = [], [], [], 0.0, 0.0

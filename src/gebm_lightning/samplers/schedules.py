@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..errors import check_number
+
 Schedule = Callable[[int], float]
 
 
@@ -24,6 +26,10 @@ class StepDecay:
 
     factor: float = 0.1
     every: int = 200
+
+    def __post_init__(self) -> None:
+        check_number("schedule.factor", self.factor, above=0)
+        check_number("schedule.every", self.every, low=1, integer=True)
 
     def __call__(self, step: int) -> float:
         return self.factor ** (step // self.every)

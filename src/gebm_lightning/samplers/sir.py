@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import check_number
 from ..gebm import GEBM
 from ..noise import BlockNoise, Generator, rand
 from .gradients import sampling_mode
@@ -30,6 +31,10 @@ class SIR:
     pool: int = 50_000
     beta: float = 1.0
     chunk: int = 512
+
+    def __post_init__(self) -> None:
+        check_number("pool", self.pool, low=1, integer=True)
+        check_number("beta", self.beta)
 
     def refine(self, gebm: GEBM, n: int, generator: Generator, y: Tensor | None = None) -> Samples:
         if y is not None:

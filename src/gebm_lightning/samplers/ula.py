@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import check_number
 from ..noise import Generator, randn
 from .gradients import value_and_grad
 from .kernel import Info, PotentialFn, reflect
@@ -29,6 +30,9 @@ class ULA:
     """
 
     step_size: float
+
+    def __post_init__(self) -> None:
+        check_number("step_size", self.step_size, above=0)
 
     def init(self, z: Tensor, potential: PotentialFn, generator: Generator) -> ULAState:
         return ULAState(z, *value_and_grad(potential, z))

@@ -1,0 +1,126 @@
+"""One training run, from a composed config to a finished folder; all that can be wrong is found before anything is written."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ..config import build_parts, instantiate
+from ..errors import UserError, check_number, first_line
+from ..gebm import GEBM
+from ..lightning import GEBMModule
+from ..lightning.checkpoint import find_checkpoint, read_checkpoint, restore
+from ..noise import BlockNoise
+from ..samplers import sampling_mode
+
+
+def fit(cfg: DictConfig, run_dir: Path) -> bool:
+    """Train as `cfg` says, in `run_dir`; True if the run was interrupted and can be resumed.
+
+    A config that says `resume` was read from a file, and so is not trusted to name other code than this package's.
+
+    Raises:
+        UserError: the config asks for what cannot be done; then nothing is written.
+    """
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*TensorBoard.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*in eval mode at the start.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    resumed = cfg.resume is not None
+    trusted = not resumed
+    if not resumed and (run_dir / "config.yaml").exists():
+        raise UserError(f"{run_dir} holds a run already: go on with resume={run_dir}, or choose another name or folder")
+    check_number("seed", cfg.seed, low=0, integer=True)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    gebm, critic, objective = build_parts(cfg, trusted)
+    data = instantiate(cfg.data, trusted)
+    callbacks = [instantiate(node, trusted) for node in cfg.callbacks.values() if node is not None]
+    optim, schedule = instantiate(cfg.optim, trusted), instantiate(cfg.energy_schedule, trusted)
+    module = GEBMModule(gebm, critic, objective, optim, schedule, cfg.train_mode, cfg.seed)
+    checkpoint = None
+    if resumed:
+        checkpoint = find_checkpoint(run_dir)
+        restore(gebm, read_checkpoint(checkpoint), ema=False)
+    elif cfg.init is not None:
+        restore(gebm, read_checkpoint(cfg.init), ema=cfg.train_mode == "energy")
+    _dry_run(module, data, callbacks)
+    loggers = [instantiate(node, trusted) for node in cfg.logger.values() if OmegaConf.is_config(node)]
+    for logger in loggers:
+        if resumed and hasattr(logger, "keep_until"):
+            logger.keep_until = read_checkpoint(run_dir)["gebm_lightning"]["base_updates"]
+    trainer = instantiate(cfg.trainer, trusted, default_root_dir=str(run_dir), logger=loggers, callbacks=callbacks)
+    fresh = not run_dir.exists() or not any(run_dir.iterdir())
+    finished = False
+    try:
+        _start_loggers(loggers, cfg)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        temporary = run_dir / "config.tmp"
+        temporary.write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        os.replace(temporary, run_dir / "config.yaml")
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        finished = True
+    except (KeyboardInterrupt, SystemExit):
+        if not (run_dir / "checkpoints" / "last.ckpt").exists():
+            raise
+        module.interrupted = True
+    finally:
+        _finish(loggers, failed=not finished)
+        if fresh and not finished and not (run_dir / "checkpoints").exists():
+            shutil.rmtree(run_dir, ignore_errors=True)
+    return module.interrupted
+
+
+def _dry_run(module: GEBMModule, data: Any, callbacks: list[Any]) -> None:
+    """Everything that training will do first, once for nothing."""
+    gebm: GEBM = module.gebm
+    module.configure_optimizers()
+    data.setup()
+    try:
+        with sampling_mode(gebm), torch.no_grad():
+            x = gebm.sample_base(2, BlockNoise(0))
+            gebm.potential().energy(gebm.prior.sample(2, BlockNoise(0)))
+        loader = data.train_dataloader()
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"the parts of the config do not fit together: {first_line(error)}") from error
+    if tuple(x.shape[1:]) != data.shape:
+        raise UserError(f"the base makes data of shape {tuple(x.shape[1:])}, but data.shape is {data.shape}")
+    del loader
+    for callback in callbacks:
+        if hasattr(callback, "check"):
+            try:
+                callback.check(data)
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise UserError(f"{type(callback).__name__} cannot serve these data: {first_line(error)}") from error
+
+
+def _start_loggers(loggers: list[Any], cfg: DictConfig) -> None:
+    for logger in loggers:
+        try:
+            logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+        except Exception as error:
+            if not type(error).__module__.startswith("wandb"):
+                raise
+            raise UserError(
+                f"wandb cannot start: {first_line(error)}; log in with `wandb login`, or take logger.offline=true"
+            ) from error
+
+
+def _finish(loggers: list[Any], failed: bool) -> None:
+    for logger in loggers:
+        logger.finalize("failed" if failed else "success")
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=int(failed))
