@@ -1,8 +1,10 @@
 """Small models and runs shared by the tests."""
 
 import os
+import tempfile
 
 os.environ.setdefault("WANDB_MODE", "offline")
+os.environ["GEBM_CACHE"] = tempfile.mkdtemp(prefix="gebm-cache-")
 
 import pytest
 import torch

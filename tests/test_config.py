@@ -44,7 +44,8 @@ def test_there_are_groups():
 
 @pytest.mark.parametrize(("group", "name"), GROUPS, ids=lambda v: v)
 def test_every_choice_of_every_group_composes(group, name):
-    cfg = compose([f"{group}={name}", "run_dir=/tmp/run"])
+    needed = {"folder": ["data.root=somewhere"], "npz": ["data.path=somewhere"]}.get(name, [])
+    cfg = compose([f"{group}={name}", "run_dir=/tmp/run", *needed])
     OmegaConf.resolve(cfg)
     found = list(targets(cfg))
     assert found

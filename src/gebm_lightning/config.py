@@ -11,7 +11,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, Node, OmegaConf
 
-from .errors import UserError, first_line
+from .errors import UserError, check_number, first_line
 
 if TYPE_CHECKING:
     from .gebm import GEBM
@@ -26,6 +26,7 @@ FOREIGN = (
         f"torch.optim.lr_scheduler.{name}"
         for name in ("LinearLR", "CosineAnnealingLR", "StepLR", "MultiStepLR", "ExponentialLR")
     ),
+    *(f"torchvision.datasets.{name}" for name in ("MNIST", "FashionMNIST", "CIFAR10")),
     *(f"pytorch_lightning.loggers.{name}" for name in ("WandbLogger", "TensorBoardLogger")),
 )
 
@@ -117,18 +118,20 @@ def build_parts(cfg: DictConfig, trusted: bool = True) -> tuple[GEBM, Any, Any]:
     import torch
 
     from .gebm import GEBM
+    from .networks import Clipped
     from .noise import stable_seed
 
-    if cfg.model.get("num_classes") is not None:
-        raise UserError(
-            f"model.num_classes={cfg.model.num_classes}: conditional models are not supported yet; leave it null"
-        )
+    num_classes = cfg.model.num_classes
+    if num_classes is not None:
+        check_number("model.num_classes", num_classes, low=2, integer=True)
     objective = instantiate(cfg.objective, trusted)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stable_seed(cfg.seed, "networks"))
         base = instantiate(cfg.model.base, trusted)
         critic = instantiate(cfg.model.energy, trusted)
-        gebm = GEBM(base, objective.make_energy(critic), instantiate(cfg.model.prior, trusted))
+        if cfg.model.energy_floor is not None:
+            critic = Clipped(critic, cfg.model.energy_floor)
+        gebm = GEBM(base, objective.make_energy(critic), instantiate(cfg.model.prior, trusted), num_classes=num_classes)
     return gebm, critic, objective
 
 

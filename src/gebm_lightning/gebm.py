@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .noise import Generator
+from .noise import Generator, rand
 from .priors import Prior
 
 
@@ -19,10 +19,19 @@ class GEBM(nn.Module):
         energy: `energy(x, y=None) -> (n,)`, low on real data.
         prior: law η of the latents, with `sample` and `log_prob`.
         log_partition: estimate c of log Z = log E_Q[exp(−E)], a parameter of the model.
+        num_classes: None, or how many classes base and energy take labels y (n,) of.
     """
 
-    def __init__(self, base: nn.Module, energy: nn.Module, prior: Prior, log_partition: float = 0.0) -> None:
+    def __init__(
+        self,
+        base: nn.Module,
+        energy: nn.Module,
+        prior: Prior,
+        log_partition: float = 0.0,
+        num_classes: int | None = None,
+    ) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.base, self.energy, self.prior = base, energy, prior
         self.log_partition = nn.Parameter(torch.tensor(float(log_partition)))
 
@@ -37,6 +46,13 @@ class GEBM(nn.Module):
     def log_weights(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """log dQ_{B,E}/dQ (x) = −E(x) − c, shape (n,)."""
         return -call_energy(self.energy, x, y) - self.log_partition
+
+    def sample_labels(self, n: int, generator: Generator) -> Tensor | None:
+        """(n,) labels, each class equally likely; None for an unconditional model."""
+        if self.num_classes is None:
+            return None
+        u = rand((n,), generator, self.log_partition.device, torch.float64)
+        return (u * self.num_classes).long()
 
     def sample_base(self, n: int, generator: Generator, y: Tensor | None = None) -> Tensor:
         """n samples of the base alone, shape (n, *shape)."""
@@ -107,6 +123,7 @@ def estimate_log_partition(gebm: GEBM, generator: Generator, num_samples: int = 
     """Monte-Carlo log Z = log mean exp(−E(B(z))), z ~ η, a scalar; networks as they stand (set eval mode first)."""
     energies = []
     for start in range(0, num_samples, chunk):
-        x = gebm.sample_base(min(chunk, num_samples - start), generator)
-        energies.append(call_energy(gebm.energy, x))
+        n = min(chunk, num_samples - start)
+        y = gebm.sample_labels(n, generator)
+        energies.append(call_energy(gebm.energy, gebm.sample_base(n, generator, y), y))
     return log_mean_exp(-torch.cat(energies).float())

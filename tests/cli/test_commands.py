@@ -57,7 +57,16 @@ def test_a_run_folder_is_complete(run, tmp_path):
     assert [row["method"] for row in summary["rows"]] == ["base", "short run", "equilibrium"]
     for row in summary["rows"]:
         assert row["scores"].keys() == {"train", "test"}
-        assert row["scores"]["test"].keys() == {"fid_digits", "kid", "kid_std", "precision", "recall", "relative_fid"}
+        assert row["scores"]["test"].keys() == {
+            "fid_digits",
+            "kid",
+            "kid_std",
+            "precision",
+            "recall",
+            "density",
+            "coverage",
+            "relative_fid",
+        }
     assert summary["protocol"]["extractor"] == "digits" and summary["protocol"]["base"] == "ema"
     assert (
         summary["protocol"]["splits"]["test"]["num_real"] == 400
@@ -182,7 +191,8 @@ MISTAKES = [
     (["train_mode=neither"], "train_mode"),
     (["objective.penalties.gradient.at=middle"], "interpolates"),
     (["model.energy.norm=layer"], "norm"),
-    (["model.num_classes=10"], "num_classes"),
+    (["model.num_classes=1"], "num_classes"),
+    (["model.num_classes=3", "data=ring"], "needs data with labels"),
     (["sampler=[ula,kla]"], "-m"),
     (["sampler=ula,kla"], "-m"),
     (["resume=nowhere"], "nowhere"),
@@ -287,6 +297,26 @@ def test_a_folder_holds_one_run(command, smoke, run):
     status, _, err = command(train, *smoke, f"hydra.run.dir={run}")
     assert status == 1 and "holds a run already" in err
     assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+
+
+def test_a_conditional_run(command, smoke, tmp_path):
+    status, out, err = command(train, *smoke, "model.num_classes=10", "callbacks.evaluation.every_n_base_updates=2")
+    assert status == 0, err
+    run = Path(out.strip().splitlines()[-1])
+    rows = json.loads((run / "summary.json").read_text())["rows"]
+    assert all(0 <= row["class_accuracy"] <= 1 for row in rows)
+    for choice in (["sampler=base"], ["sampler=ula"], ["sampler=sir", "sampler.pool=200"]):
+        assert command(sample, f"ckpt={run}", "num_samples=70", "labels=[3,5]", "out=s.npz", *choice)[0] == 0
+        arrays = np.load(tmp_path / "s.npz")
+        assert arrays["y"][:4].tolist() == [3, 5, 3, 5] and arrays["x"].shape == (70, 8, 8, 1)
+    assert command(evaluate, f"ckpt={run}", "num_samples=64", "methods.sir.pool=200")[0] == 0
+    status, _, err = command(sample, f"ckpt={run}", "labels=[10]")
+    assert status == 1 and "classes are 0 to 9" in err
+
+
+def test_labels_of_an_unconditional_model(command, run):
+    status, _, err = command(sample, f"ckpt={run}", "labels=[1]")
+    assert status == 1 and "unconditional" in err
 
 
 def test_samplers_do_not_mix_in_a_folder_and_traces_are_kept(command, run, tmp_path):

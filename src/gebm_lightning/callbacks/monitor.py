@@ -52,8 +52,13 @@ def bounds(gebm: GEBM, batches: Iterable[Batch], num_samples: int, seed: int = 0
     noise = BlockNoise(seed, stream="bounds")
     device = gebm.log_partition.device
     with sampling_mode(gebm):
-        real = torch.cat([call_energy(gebm.energy, batch.x.to(gebm.log_partition)) for batch in batches]).mean()
-        base = call_energy(gebm.energy, gebm.sample_base(num_samples, noise).to(device))
+        parts = []
+        for batch in batches:
+            labels = None if gebm.num_classes is None or batch.y is None else batch.y.to(device)
+            parts.append(call_energy(gebm.energy, batch.x.to(gebm.log_partition), labels))
+        real = torch.cat(parts).mean()
+        y = gebm.sample_labels(num_samples, noise)
+        base = call_energy(gebm.energy, gebm.sample_base(num_samples, noise, y), y)
         c, log_z = gebm.log_partition, log_mean_exp(-base)
         kale = -(real + c) - torch.exp(log_z - c) + 1
     return {"kale": float(kale), "donsker_varadhan": float(-real - log_z), "c": float(c), "log_z": float(log_z)}

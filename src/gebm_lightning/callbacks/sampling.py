@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, check_number
-from ..gebm import call_base
+from ..gebm import GEBM, call_base
 from ..lightning.module import GEBMModule
 from ..noise import BlockNoise
 from ..samplers import BaseSampler, LatentSampler, Refiner, sample_chain, sampling_mode
@@ -62,9 +62,10 @@ class LatentSampling(BaseUpdateCallback):
         gebm, _ = module.evaluation_gebm()
         points = 2000 if len(trainer.datamodule.shape) == 1 else self.num_samples  # type: ignore[attr-defined]
         noise = (module.seed, 0, "pictures")
+        y = ordered_labels(gebm, points)
         pictures = {
-            "base": BaseSampler().refine(gebm, points, BlockNoise(*noise)).x,
-            "GEBM": self.sampler.refine(gebm, points, BlockNoise(*noise)).x,
+            "base": BaseSampler().refine(gebm, points, BlockNoise(*noise), y).x,
+            "GEBM": self.sampler.refine(gebm, points, BlockNoise(*noise), y).x,
         }
         figures = {"grid": side_by_side(pictures)}
         if isinstance(self.sampler, LatentSampler):
@@ -77,10 +78,18 @@ class LatentSampling(BaseUpdateCallback):
             log_image(trainer, name, path, figure, module.base_updates)
 
 
+def ordered_labels(gebm: GEBM, n: int) -> Tensor | None:
+    """Labels 0, 1, … in turn, for pictures; None for an unconditional model."""
+    if gebm.num_classes is None:
+        return None
+    return torch.arange(n, device=gebm.log_partition.device) % gebm.num_classes
+
+
 def chain_states(gebm: Any, sampler: LatentSampler, n: int, seed: int, steps: Sequence[int]) -> list[Tensor]:
     """Base outputs (n, *shape) of n chains after each of `steps`."""
     noise = BlockNoise(seed, stream="pictures")
     z0 = gebm.prior.sample(n, noise)
+    y = ordered_labels(gebm, n)
     latents = {0: z0}
 
     def keep(step: int, state: Any, info: Any) -> None:
@@ -89,7 +98,7 @@ def chain_states(gebm: Any, sampler: LatentSampler, n: int, seed: int, steps: Se
 
     sample_chain(
         sampler.kernel,
-        gebm.potential(sampler.beta),
+        gebm.potential(sampler.beta, y),
         z0,
         max(steps),
         generator=noise,
@@ -97,4 +106,4 @@ def chain_states(gebm: Any, sampler: LatentSampler, n: int, seed: int, steps: Se
         on_step=keep,
     )
     with sampling_mode(gebm), torch.no_grad():
-        return [call_base(gebm.base, latents[step]) for step in steps]
+        return [call_base(gebm.base, latents[step], y) for step in steps]

@@ -90,14 +90,19 @@ def _dry_run(module: GEBMModule, data: Any, callbacks: list[Any]) -> None:
     data.setup()
     try:
         with sampling_mode(gebm), torch.no_grad():
-            x = gebm.sample_base(2, BlockNoise(0))
-            gebm.potential().energy(gebm.prior.sample(2, BlockNoise(0)))
+            y = gebm.sample_labels(2, BlockNoise(0))
+            x = gebm.sample_base(2, BlockNoise(0), y)
+            gebm.potential(y=y).energy(gebm.prior.sample(2, BlockNoise(0)))
         loader = data.train_dataloader()
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"the parts of the config do not fit together: {first_line(error)}") from error
     if tuple(x.shape[1:]) != data.shape:
         raise UserError(f"the base makes data of shape {tuple(x.shape[1:])}, but data.shape is {data.shape}")
     del loader
+    if gebm.num_classes is not None:
+        labels = data.dataset("train").__getitems__([0, 1]).y
+        if labels is None:
+            raise UserError(f"model.num_classes={gebm.num_classes} needs data with labels: these have none")
     for callback in callbacks:
         if hasattr(callback, "check"):
             try:

@@ -32,16 +32,32 @@ def _task(cfg: DictConfig) -> None:
     out = Path(cfg.out) if cfg.out is not None else folder / "samples"
     if (out.suffix == ".npz" and out.is_dir()) or (out.suffix != ".npz" and out.exists() and not out.is_dir()):
         raise UserError(f"out={out} is there already and is no {'file' if out.is_dir() else 'folder'}: name another")
-    samples = sampler.refine(gebm, cfg.num_samples, BlockNoise(cfg.seed, stream="evaluation"))
+    y = choose_labels(gebm, cfg.num_samples, cfg.labels, cfg.seed)
+    samples = sampler.refine(gebm, cfg.num_samples, BlockNoise(cfg.seed, stream="evaluation"), y)
     if out.suffix == ".npz":
-        write_npz(out, samples)
+        write_npz(out, samples, y)
     else:
         write_pngs(out, samples.x)
     print(out)
 
 
-def write_npz(path: Path, samples: Any) -> None:
-    """`x`: uint8 images (n, H, W, C) or float32 points (n, d); `z`: latents, if any; `trace`: (kept, n, d), if thinned."""
+def choose_labels(gebm: Any, n: int, given: Any, seed: int) -> Any:
+    """(n,) labels: those given, in turn, or each class equally likely; None for an unconditional model."""
+    import torch
+
+    from ..noise import BlockNoise
+
+    if given is None:
+        return gebm.sample_labels(n, BlockNoise(seed, stream="labels"))
+    if gebm.num_classes is None:
+        raise UserError("labels: this run's model is unconditional")
+    if not given or min(given) < 0 or max(given) >= gebm.num_classes:
+        raise UserError(f"labels={list(given)}: the model's classes are 0 to {gebm.num_classes - 1}")
+    return torch.tensor([given[i % len(given)] for i in range(n)], device=gebm.log_partition.device)
+
+
+def write_npz(path: Path, samples: Any, y: Any = None) -> None:
+    """`x`: uint8 images (n, H, W, C) or points (n, d); `y`: labels, `z`: latents, `trace`: (kept, n, d), if any."""
     import numpy as np
 
     from ..data.batch import to_uint8
@@ -49,6 +65,8 @@ def write_npz(path: Path, samples: Any) -> None:
     x = samples.x
     x = to_uint8(x).permute(0, 2, 3, 1) if x.dim() == 4 else x
     arrays = {"x": x.cpu().numpy()} | ({} if samples.z is None else {"z": samples.z.cpu().numpy()})
+    if y is not None:
+        arrays["y"] = y.cpu().numpy()
     if "trace" in samples.info:
         arrays["trace"] = samples.info["trace"].cpu().numpy()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,7 @@ class SampleSchema:
     ckpt: str = MISSING
     num_samples: int = MISSING
     seed: int = MISSING
+    labels: list[int] | None = None
     ema: bool = True
     out: str | None = None
     device: str = "auto"

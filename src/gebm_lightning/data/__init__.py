@@ -1,8 +1,11 @@
 """Data: sources with true train, val and test splits, and the Lightning module that serves them."""
 
+from .arrays import ImageNet32, Npz, Torchvision
 from .batch import Batch
 from .datamodule import ImageDataModule
 from .digits import Digits
+from .folder import CelebA, Folder
+from .lmdb import LSUN
 from .toys import Toy
 
-__all__ = ["Batch", "Digits", "ImageDataModule", "Toy"]
+__all__ = ["LSUN", "Batch", "CelebA", "Digits", "Folder", "ImageDataModule", "ImageNet32", "Npz", "Torchvision", "Toy"]

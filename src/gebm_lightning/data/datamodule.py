@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import UserError
 from .batch import Batch, to_unit
-from .datasets import ArrayDataset, Mirrored, StepSampler
+from .datasets import BatchDataset, Mirrored, StepSampler
 
 SPLITS = ("train", "val", "test")
 
@@ -20,7 +20,7 @@ class Source(Protocol):
 
     name: str
 
-    def split(self, name: str) -> ArrayDataset:
+    def split(self, name: str) -> BatchDataset:
         """The split "train", "val" or "test"."""
 
 
@@ -38,6 +38,7 @@ class ImageDataModule(pl.LightningDataModule):
         seed: fixes the order of batches.
         flip: add mirror images to the train split.
         num_workers: loader processes.
+        settings: keys that the config's other parts refer to (size, root, …); not used here.
     """
 
     def __init__(
@@ -48,16 +49,16 @@ class ImageDataModule(pl.LightningDataModule):
         seed: int = 0,
         flip: bool = False,
         num_workers: int = 0,
-        size: int | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__()
         if batch_size < 2:
             raise UserError(f"data.batch_size must be at least 2, not {batch_size}")
         self.source, self.shape, self.batch_size = source, tuple(shape), batch_size
         self.seed, self.flip, self.num_workers = seed, flip, num_workers
-        self._splits: dict[str, ArrayDataset] = {}
+        self._splits: dict[str, BatchDataset] = {}
 
-    def dataset(self, split: str) -> ArrayDataset:
+    def dataset(self, split: str) -> BatchDataset:
         """A split of the source, loaded once.
 
         Raises:
@@ -67,10 +68,8 @@ class ImageDataModule(pl.LightningDataModule):
             raise UserError(f"a split is one of {', '.join(SPLITS)}, not {split}")
         if split not in self._splits:
             data = self.source.split(split)
-            if tuple(data.x.shape[1:]) != self.shape:
-                raise UserError(
-                    f"{self.source.name} has data of shape {tuple(data.x.shape[1:])}, not data.shape={self.shape}"
-                )
+            if data.shape != self.shape:
+                raise UserError(f"{self.source.name} has data of shape {data.shape}, not data.shape={self.shape}")
             self._splits[split] = data
         return self._splits[split]
 
@@ -78,11 +77,11 @@ class ImageDataModule(pl.LightningDataModule):
         self.dataset("train")
 
     def train_dataloader(self) -> DataLoader[Any]:
-        data: ArrayDataset | Mirrored = self.dataset("train")
+        data: BatchDataset = self.dataset("train")
         if self.flip:
             if len(self.shape) != 3:
                 raise UserError("data.flip=true mirrors images: these data are vectors")
-            data = Mirrored(data)  # type: ignore[arg-type]
+            data = Mirrored(data)
         trainer = self.trainer
         start = getattr(trainer.lightning_module, "steps", 0) if trainer is not None else 0
         rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)

@@ -12,11 +12,24 @@ from ..noise import stable_seed
 from .batch import Batch
 
 
-class ArrayDataset(Dataset[Batch]):
+class BatchDataset(Dataset[Batch]):
+    """The contract: `len`, the shape of one datum, and `__getitems__(indices) -> Batch` of uint8 images or floats."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        raise NotImplementedError
+
+
+class ArrayDataset(BatchDataset):
     """Tensors in memory: x (n, *shape) uint8 images or floats, y (n,) labels or None."""
 
     def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
         self.x, self.y = x, y
+        self.shape = tuple(x.shape[1:])
 
     def __len__(self) -> int:
         return len(self.x)
@@ -26,11 +39,24 @@ class ArrayDataset(Dataset[Batch]):
         return Batch(self.x[index], None if self.y is None else self.y[index])
 
 
-class Mirrored(Dataset[Batch]):
+class Part(BatchDataset):
+    """Those samples of a dataset that `index` (m,) names, in its order."""
+
+    def __init__(self, dataset: BatchDataset, index: Tensor) -> None:
+        self.dataset, self.index, self.shape = dataset, index, dataset.shape
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        return self.dataset.__getitems__(self.index[torch.as_tensor(indices)].tolist())
+
+
+class Mirrored(BatchDataset):
     """A dataset and its mirror images: index i + n is image i flipped left to right."""
 
-    def __init__(self, dataset: ArrayDataset) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: BatchDataset) -> None:
+        self.dataset, self.shape = dataset, dataset.shape
 
     def __len__(self) -> int:
         return 2 * len(self.dataset)
@@ -42,8 +68,20 @@ class Mirrored(Dataset[Batch]):
         return Batch(torch.where(flipped.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x), y)
 
 
+def held_out(dataset: BatchDataset, name: str, counts: dict[str, int]) -> BatchDataset:
+    """The part `name` of one dataset cut into parts of `counts` by a fixed permutation; "train" is what is left."""
+    n = len(dataset)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    start = 0
+    for part, count in counts.items():
+        if part == name:
+            return Part(dataset, order[start : start + count])
+        start += count
+    return Part(dataset, order[start:])
+
+
 class StepSampler(Sampler[list[int]]):
-    """An endless sequence of batches; the one at `step` depends on (seed, step) alone, so resuming needs no loader state.
+    """An endless sequence of batches; the one at `step` depends on (seed, step) alone: resuming needs no loader state.
 
     Position p = step · batch · world + rank · batch + j of the stream is entry p mod n of the permutation of epoch p // n.
     """

@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..gebm import GEBM, call_base, estimate_log_partition
 from ..noise import BlockNoise
 from ..objectives import Objective
+from ..objectives.penalties import AtLabels
 from .optim import Optim
 
 FORMAT_VERSION = 1
@@ -78,9 +79,9 @@ class GEBMModule(pl.LightningModule):
         if self.ema is None:
             return self.gebm, "raw"
         averaged = cast(nn.Module, self.ema.module)
-        return GEBM(averaged, self.gebm.energy, self.gebm.prior, float(self.gebm.log_partition.detach())).to(
-            self.device
-        ), "ema"
+        gebm = GEBM(averaged, self.gebm.energy, self.gebm.prior, num_classes=self.gebm.num_classes)
+        gebm.log_partition.data.copy_(self.gebm.log_partition.detach())
+        return gebm.to(self.device), "ema"
 
     def configure_optimizers(self) -> Any:
         return self.optim.configure(self.critic.parameters(), self.gebm.log_partition, self.gebm.base.parameters())
@@ -96,20 +97,27 @@ class GEBMModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         energy_optimizer, base_optimizer = cast(list[LightningOptimizer], self.optimizers())
-        x = batch.x.to(self.gebm.log_partition.dtype)
+        x, y = batch.x.to(self.gebm.log_partition.dtype), self._labels(batch)
         self.logs = {}
         if self.train_mode != "base":
-            self._energy_update(x, energy_optimizer)
+            self._energy_update(x, y, energy_optimizer)
             self.energy_since_base += 1
         if self.train_mode == "base" or (
             self.train_mode == "both" and self.energy_since_base >= self.energy_schedule(self.base_updates)
         ):
-            self._base_update(x.shape[0], base_optimizer)
+            self._base_update(x.shape[0], y, base_optimizer)
         self.steps += 1
         if self.train_mode == "energy" or "loss/base" in self.logs:
             self.base_updates += 1
             self.energy_since_base = 0
             self._step_schedulers()
+
+    def _labels(self, batch: Batch) -> Tensor | None:
+        if self.gebm.num_classes is None:
+            return None
+        if batch.y is None:
+            raise UserError(f"model.num_classes={self.gebm.num_classes} needs data with labels: these have none")
+        return batch.y
 
     def _step_schedulers(self) -> None:
         schedulers = self.lr_schedulers() or []
@@ -121,12 +129,13 @@ class GEBMModule(pl.LightningModule):
     def _noise(self, player: str) -> BlockNoise:
         return BlockNoise(self.seed, stream=f"train/{self.steps}/{player}")
 
-    def _energy_update(self, x_real: Tensor, optimizer: LightningOptimizer) -> None:
+    def _energy_update(self, x_real: Tensor, y: Tensor | None, optimizer: LightningOptimizer) -> None:
         noise = self._noise("energy")
+        critic = self.critic if y is None else AtLabels(self.critic, y)
         with self.toggled_optimizer(optimizer):
             with torch.no_grad():
-                x_base = call_base(self.gebm.base, self.gebm.prior.sample(x_real.shape[0], noise)).to(x_real)
-            e_real, e_base = full_precision(self.critic(x_real)), full_precision(self.critic(x_base))
+                x_base = call_base(self.gebm.base, self.gebm.prior.sample(x_real.shape[0], noise), y).to(x_real)
+            e_real, e_base = full_precision(critic(x_real)), full_precision(critic(x_base))
             loss, logs = self.objective.energy_loss(e_real, e_base, self.gebm.log_partition)
             self.logs |= {"loss/energy": loss.detach(), **{f"train/{k}": v for k, v in logs.items()}}
             # Second derivatives and squared norms of gradients lose too much in half precision.
@@ -134,15 +143,16 @@ class GEBMModule(pl.LightningModule):
                 for name, penalty in self.objective.penalties.items():
                     if penalty is None:
                         continue
-                    value = penalty(self.critic, x_real, x_base, noise)
+                    value = penalty(critic, x_real, x_base, noise)
                     self.logs[f"penalty/{name}"] = value.detach()
                     loss = loss + value
             self._descend(loss, optimizer, self.critic.parameters(), self.optim.energy_clip_norm)
 
-    def _base_update(self, n: int, optimizer: LightningOptimizer) -> None:
+    def _base_update(self, n: int, y: Tensor | None, optimizer: LightningOptimizer) -> None:
         with self.toggled_optimizer(optimizer):
             z = self.gebm.prior.sample(n, self._noise("base"))
-            e_base = full_precision(self.critic(call_base(self.gebm.base, z)))
+            x = call_base(self.gebm.base, z, y)
+            e_base = full_precision(self.critic(x) if y is None else self.critic(x, y))
             loss, logs = self.objective.base_loss(e_base, self.gebm.log_partition)
             self.logs |= {"loss/base": loss.detach(), **{f"train/{k}": v for k, v in logs.items()}}
             self._descend(loss, optimizer, self.gebm.base.parameters(), self.optim.base_clip_norm)

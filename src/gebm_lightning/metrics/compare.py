@@ -14,6 +14,7 @@ from ..noise import BlockNoise
 from ..samplers import BaseSampler, LatentSampler, Refiner, sample_chain
 from ..samplers.refiner import chunks
 from .features import extract
+from .reference import real_features
 from .scores import Scorer
 
 Row = dict[str, Any]
@@ -25,7 +26,7 @@ def real_scorers(
     """A scorer for each real split of a data module."""
     features.to(device)
     name = str(features.name)
-    return {s: Scorer(name, extract(features, (b.x for b in data.batches(s)), device), seed) for s in splits}
+    return {s: Scorer(name, real_features(data, features, s, device), seed) for s in splits}
 
 
 def compare(
@@ -44,13 +45,18 @@ def compare(
     rows: list[Row] = []
     device = gebm.log_partition.device
     base_fid: dict[str, float] = {}
+    labels = gebm.sample_labels(num_samples, BlockNoise(seed, stream="labels"))
     for name, refiner in {"base": BaseSampler(), **refiners}.items():
         start = time.perf_counter()
-        samples = refiner.refine(gebm, num_samples, BlockNoise(seed, stream="evaluation"))
+        samples = refiner.refine(gebm, num_samples, BlockNoise(seed, stream="evaluation"), labels)
         seconds = time.perf_counter() - start
         generated = extract(features, samples.x.split(512), device)
         info = {k: v for k, v in samples.info.items() if not isinstance(v, Tensor)}
         row: Row = {"method": name, "seconds": seconds, **info, "scores": {}}
+        class_scores = getattr(features, "class_scores", None)
+        if labels is not None and class_scores is not None:
+            guesses = class_scores(generated).argmax(1)
+            row["class_accuracy"] = (guesses == labels.cpu()).double().mean().item()
         for split, scorer in scorers.items():
             scores = scorer(generated)
             fid = scores[f"fid_{scorer.name}"]
@@ -74,27 +80,28 @@ def sampling_curve(
     """Relative FID of the chain's states after each of `steps` (counted from its first), by split; step 0 is the base."""
     wanted = sorted({0, *steps})
     device = gebm.log_partition.device
+    labels = gebm.sample_labels(num_samples, BlockNoise(seed, stream="labels"))
     collected: dict[int, list[Tensor]] = {step: [] for step in wanted}
     for rows, noise in chunks(num_samples, BlockNoise(seed, stream="evaluation"), sampler.chunk):
         z0 = gebm.prior.sample(rows.stop - rows.start, noise)
+        y = None if labels is None else labels[rows]
 
-        def collect(step: int, state: Any, info: Any) -> None:
+        def collect(step: int, state: Any, info: Any, y: Tensor | None = y) -> None:
             if step in collected:
-                collected[step].append(extract(features, [call_base(gebm.base, state.z)], device))
+                collected[step].append(extract(features, [call_base(gebm.base, state.z, y)], device))
 
         with torch.no_grad():
             sample_chain(
                 sampler.kernel,
-                gebm.potential(sampler.beta),
+                gebm.potential(sampler.beta, y),
                 z0,
                 wanted[-1],
                 generator=noise,
                 schedule=sampler.schedule,
                 on_step=collect,
             )
-    generated_base = extract(
-        features, BaseSampler().refine(gebm, num_samples, BlockNoise(seed, stream="evaluation")).x.split(512), device
-    )
+    base = BaseSampler().refine(gebm, num_samples, BlockNoise(seed, stream="evaluation"), labels)
+    generated_base = extract(features, base.x.split(512), device)
     curve: dict[str, list[float]] = {"step": [float(s) for s in wanted]}
     for split, scorer in scorers.items():
         reference = scorer.fid(generated_base)

@@ -74,6 +74,10 @@ class Digits(nn.Module):
             )
         return self.features(F.avg_pool2d(x, x.shape[2] // 8))
 
+    def class_scores(self, features: Tensor) -> Tensor:
+        """(n, 10) class scores of features (n, 64), as of `extract`."""
+        return self.head(features.to(self.head.weight)).cpu()
+
     def logits(self, x: Tensor) -> Tensor:
         """(n, 10) class scores of images (n, 1, 8k, 8k) in [−1, 1]."""
         return self.head(self(x))

@@ -4,9 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
+
+
+def density_and_coverage(generated: Tensor, real: Tensor, neighbours: int = 5, chunk: int = 1000) -> dict[str, float]:
+    """Density and coverage of features (n, f) against (m, f) (Naeem et al., ICML 2020, eqs. 4 and 5).
+
+    Around each real sample lies a ball that reaches its k-th nearest real neighbour. Density is the mean number of balls
+    a generated sample is in, over k; coverage the share of balls with a generated sample in them.
+    """
+    k = min(neighbours, len(real) - 1)
+    radius = torch.cat([torch.cdist(part, real).kthvalue(k + 1).values for part in real.split(chunk)])
+    inside, reached = 0.0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    for part in generated.split(chunk):
+        within = torch.cdist(part, real) < radius
+        inside += within.sum().item()
+        reached |= within.any(0)
+    return {"density": inside / (k * len(generated)), "coverage": reached.double().mean().item()}
 
 
 class Scorer:
@@ -65,6 +82,7 @@ class Scorer:
             "kid_std": kid["kernel_inception_distance_std"],
             "precision": float(prc["precision"]),
             "recall": float(prc["recall"]),
+            **density_and_coverage(generated[:n], self.real[:n]),
         }
 
     def protocol(self, num_generated: int) -> dict[str, Any]:
@@ -76,4 +94,5 @@ class Scorer:
             "kid_subset_size": min(self.kid_subset_size, num_generated, len(self.real)),
             "prc_samples": min(num_generated, len(self.real), self.prc_samples),
             "prc_neighbours": 3,
+            "density_neighbours": 5,
         }

@@ -5,45 +5,82 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch import Tensor, cat, nn
+
+from .blocks import Projection, latents, normalised
 
 
-def _layers(inputs: int, width: int, depth: int, outputs: int, slope: float, spectral: bool = False) -> nn.Sequential:
-    sizes = [inputs] + [width] * depth
-    linear = [nn.Linear(a, b) for a, b in zip(sizes, [*sizes[1:], outputs], strict=True)]
+def _layers(inputs: int, width: int, depth: int, slope: float, spectral: bool) -> nn.Sequential:
     modules: list[nn.Module] = []
-    for i, layer in enumerate(linear):
-        modules += [spectral_norm(layer) if spectral else layer]
-        modules += [nn.LeakyReLU(slope)] if i < depth else []
+    for size in [inputs, *[width] * (depth - 1)]:
+        modules += [normalised(nn.Linear(size, width), spectral), nn.LeakyReLU(slope)]
     return nn.Sequential(*modules)
 
 
 class MLPBase(nn.Module):
-    """z (n, latent_dim) to data (n, *shape); images, shapes of three axes, end in tanh."""
+    """z (n, latent_dim) to data (n, *shape); images, shapes of three axes, end in tanh.
+
+    Args:
+        latent_dim: size of z.
+        shape: of one datum.
+        width: of the hidden layers.
+        depth: how many hidden layers.
+        slope: of the leaky ReLUs.
+        num_classes: None, or how many classes an embedding, joined to z, tells apart.
+        spectral: spectral normalisation of every layer.
+    """
 
     def __init__(
-        self, latent_dim: int, shape: Sequence[int], width: int = 128, depth: int = 3, slope: float = 0.2
+        self,
+        latent_dim: int,
+        shape: Sequence[int],
+        width: int = 128,
+        depth: int = 3,
+        slope: float = 0.2,
+        num_classes: int | None = None,
+        spectral: bool = False,
     ) -> None:
         super().__init__()
         self.latent_dim, self.shape = latent_dim, tuple(shape)
-        self.layers = _layers(latent_dim, width, depth, math.prod(shape), slope)
+        self.embedding = None if num_classes is None else nn.Embedding(num_classes, latent_dim)
+        self.layers = _layers(latent_dim * (1 if num_classes is None else 2), width, depth, slope, spectral)
+        self.last = normalised(nn.Linear(width, math.prod(shape)), spectral)
         self.output = nn.Tanh() if len(self.shape) == 3 else nn.Identity()
 
-    def forward(self, z: Tensor) -> Tensor:
-        if z.dim() != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"this base takes latents of shape (n, {self.latent_dim}), not {tuple(z.shape)}")
-        return self.output(self.layers(z)).unflatten(1, self.shape)
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        h = latents(z, self.latent_dim)
+        if self.embedding is not None and y is not None:
+            h = cat([h, self.embedding(y)], 1)
+        return self.output(self.last(self.layers(h))).unflatten(1, self.shape)
 
 
 class MLPEnergy(nn.Module):
-    """Data (n, *shape) to one number each (n,), optionally with spectral normalisation of every layer."""
+    """Data (n, *shape) to one number each (n,).
+
+    Args:
+        shape: of one datum.
+        width: of the hidden layers.
+        depth: how many hidden layers.
+        slope: of the leaky ReLUs.
+        spectral: spectral normalisation of every layer.
+        num_classes: None, or how many classes its projection tells apart.
+    """
 
     def __init__(
-        self, shape: Sequence[int], width: int = 128, depth: int = 3, slope: float = 0.2, spectral: bool = False
+        self,
+        shape: Sequence[int],
+        width: int = 128,
+        depth: int = 3,
+        slope: float = 0.2,
+        spectral: bool = False,
+        num_classes: int | None = None,
     ) -> None:
         super().__init__()
-        self.layers = _layers(math.prod(shape), width, depth, 1, slope, spectral)
+        self.layers = _layers(math.prod(shape), width, depth, slope, spectral)
+        self.last = normalised(nn.Linear(width, 1), spectral)
+        self.projection = None if num_classes is None else Projection(width, num_classes, spectral)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.flatten(1)).squeeze(1)
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        h = self.layers(x.flatten(1))
+        value = self.last(h).squeeze(1)
+        return value if self.projection is None or y is None else value + self.projection(h, y)

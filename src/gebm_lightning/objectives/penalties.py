@@ -14,6 +14,17 @@ from ..noise import Generator, rand
 AT = ("interpolates", "real", "base")
 
 
+class AtLabels(nn.Module):
+    """A conditional critic at fixed labels y (n,), as the function of x that penalties see."""
+
+    def __init__(self, critic: nn.Module, y: Tensor) -> None:
+        super().__init__()
+        self.critic, self.y = critic, y
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.critic(x, self.y)
+
+
 @dataclass(frozen=True)
 class GradientPenalty:
     """weight · mean ‖∇_x E(x̃)‖², zero-centred, with x̃ = αx + (1 − α)y and α ~ U(0, 1) for each sample.

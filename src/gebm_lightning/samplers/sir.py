@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check_number
-from ..gebm import GEBM
+from ..gebm import GEBM, call_base
 from ..noise import BlockNoise, Generator, rand
 from .gradients import sampling_mode
 from .refiner import Samples, chunks
@@ -37,26 +37,41 @@ class SIR:
         check_number("beta", self.beta)
 
     def refine(self, gebm: GEBM, n: int, generator: Generator, y: Tensor | None = None) -> Samples:
-        if y is not None:
-            raise ValueError("importance resampling draws from one pool: labels are not supported")
-        pool_noise = generator.substream("pool") if isinstance(generator, BlockNoise) else generator
-        potential = gebm.potential(self.beta)
-        zs, energies = [], []
+        """n draws; with labels y (n,) each class has its own pool, of `pool` over the number of classes."""
+        device = gebm.log_partition.device
+        u = torch.cat([_uniform(rows, noise, device) for rows, noise in chunks(n, generator, self.chunk)])
+        labels = [None] if y is None else [int(c) for c in y.unique()]
+        size = max(self.pool // (1 if y is None else gebm.num_classes or len(labels)), 1)
+        ess = []
         with sampling_mode(gebm), torch.no_grad():
-            for rows, noise in chunks(self.pool, pool_noise, self.chunk):
-                zs.append(gebm.prior.sample(rows.stop - rows.start, noise))
-                energies.append(potential.energy(zs[-1]))
-            z, weights = torch.cat(zs), torch.softmax(-self.beta * torch.cat(energies).double(), 0)
-            cumulative = weights.cumsum(0)
-            u = torch.cat(
-                [_uniform(rows.stop - rows.start, noise, z) for rows, noise in chunks(n, generator, self.chunk)]
-            )
-            index = torch.searchsorted(cumulative / cumulative[-1], u).clamp(max=self.pool - 1)
-            z = z[index]
-            x = torch.cat([gebm.base(z[rows]) for rows, _ in chunks(n, generator, self.chunk)])
-        ess = 1 / weights.square().sum().item()
-        return Samples(x, z, {"ess": ess, "ess_share": ess / self.pool, "pool": self.pool, "beta": self.beta})
+            z = torch.empty(n, gebm.prior.dim, device=device, dtype=gebm.log_partition.dtype)
+            for label in labels:
+                pool, weights = self._pool(gebm, generator, size, label)
+                mine = torch.ones(n, dtype=torch.bool, device=device) if y is None else y == label
+                cumulative = weights.cumsum(0)
+                index = torch.searchsorted(cumulative / cumulative[-1], u[mine]).clamp(max=size - 1)
+                z[mine] = pool[index].to(z)
+                ess.append(1 / weights.square().sum().item())
+            parts = [
+                call_base(gebm.base, z[rows], None if y is None else y[rows])
+                for rows, _ in chunks(n, generator, self.chunk)
+            ]
+        info = {"ess": sum(ess), "ess_share": min(ess) / size, "pool": size * len(labels), "beta": self.beta}
+        return Samples(torch.cat(parts), z, info)
+
+    def _pool(self, gebm: GEBM, generator: Generator, size: int, label: int | None) -> tuple[Tensor, Tensor]:
+        """`size` latents of one class and their normalised weights (size,)."""
+        noise = generator
+        if isinstance(generator, BlockNoise):
+            noise = generator.substream("pool" if label is None else f"pool/{label}")
+        zs, energies = [], []
+        for rows, own in chunks(size, noise, self.chunk):
+            z = gebm.prior.sample(rows.stop - rows.start, own)
+            y = None if label is None else torch.full((len(z),), label, device=z.device)
+            zs.append(z)
+            energies.append(gebm.potential(self.beta, y).energy(z))
+        return torch.cat(zs), torch.softmax(-self.beta * torch.cat(energies).double(), 0)
 
 
-def _uniform(n: int, noise: Generator, like: Tensor) -> Tensor:
-    return rand((n,), noise, like.device, torch.float64)
+def _uniform(rows: slice, noise: Generator, device: torch.device) -> Tensor:
+    return rand((rows.stop - rows.start,), noise, device, torch.float64)

@@ -1,0 +1,151 @@
+"""LSUN's LMDB files: WebP or JPEG bytes under fixed-length keys, indexed once, opened in each process by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ..errors import UserError, first_line
+from .batch import Batch
+from .datasets import BatchDataset, held_out
+from .images import decode
+
+
+class LMDBImages(BatchDataset):
+    """The images of one LMDB.
+
+    A list of keys is made once, beside the database or else in `cache`, as a plain (n, length) uint8 array that is
+    memory-mapped; it is written under another name and renamed, so that an interruption leaves none.
+
+    Args:
+        path: the LMDB's folder.
+        size: pixels of a side.
+        channels: 1 or 3.
+        cache: folder for the key list where the database's own cannot be written.
+
+    Raises:
+        UserError: the folder is missing, damaged, empty, or holds something else than images.
+    """
+
+    def __init__(self, path: Path, size: int, channels: int = 3, cache: Path | None = None) -> None:
+        self.path, self.size, self.channels, self.cache = path, size, channels, cache
+        self.shape = (channels, size, size)
+        if not (path / "data.mdb").is_file():
+            raise UserError(
+                f"there is no LMDB at {path.absolute()}: unpack LSUN's zip there, or set data.root and data.category"
+            )
+        self._keys = self._index()
+        decode(self._value(0), size, channels, name=f"0 of {path}")
+
+    def _open(self) -> Any:
+        return _environment(self.path.absolute())
+
+    def _index(self) -> np.ndarray:
+        entries = self._open().stat()["entries"]
+        if entries == 0:
+            raise UserError(f"the LMDB {self.path} is empty")
+        places = [self.path, *([self.cache] if self.cache is not None else [])]
+        for place in places:
+            keys = _read_keys(place / "keys.npy", entries)
+            if keys is not None:
+                return keys
+        with self._open().begin(buffers=False) as transaction:
+            listed = list(transaction.cursor().iternext(keys=True, values=False))
+        if len({len(key) for key in listed}) != 1:
+            raise UserError(f"the LMDB {self.path} has keys of several lengths: it is none of LSUN's")
+        keys = np.frombuffer(b"".join(listed), np.uint8).reshape(len(listed), -1)
+        for place in places:
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                temporary = place / f"keys.{os.getpid()}.tmp"
+                with temporary.open("wb") as file:
+                    np.save(file, keys, allow_pickle=False)
+                os.replace(temporary, place / "keys.npy")
+                break
+            except OSError:
+                continue  # a read-only place: the next, or none; the list in memory serves
+        return keys
+
+    def _value(self, index: int) -> bytes:
+        with self._open().begin(buffers=False) as transaction:
+            value = transaction.get(self._keys[index].tobytes())
+        if value is None:
+            raise UserError(f"the key list of {self.path} does not belong to it: delete keys.npy there")
+        return bytes(value)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        images = [decode(self._value(i), self.size, self.channels, name=f"{i} of {self.path}") for i in indices]
+        return Batch(torch.stack(images))
+
+
+_ENVIRONMENTS: dict[Path, Any] = {}
+
+
+def _close_environments() -> None:
+    # LMDB environments must not cross a fork: closed before it, each process opens its own when it needs one.
+    while _ENVIRONMENTS:
+        _ENVIRONMENTS.popitem()[1].close()
+
+
+os.register_at_fork(before=_close_environments)
+
+
+def _environment(path: Path) -> Any:
+    # Kept, because LMDB refuses to open one path twice in a process.
+    if path not in _ENVIRONMENTS:
+        _ENVIRONMENTS[path] = _open_environment(path)
+    return _ENVIRONMENTS[path]
+
+
+def _open_environment(path: Path) -> Any:
+    try:
+        import lmdb
+    except ImportError as error:
+        raise UserError("data=lsun needs the package lmdb: pip install 'gebm-lightning[lsun]'") from error
+    try:
+        return lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
+    except lmdb.Error as error:
+        raise UserError(f"{path} is no LMDB, or a damaged one: {first_line(error)}") from error
+
+
+def _read_keys(path: Path, entries: int) -> np.ndarray | None:
+    try:
+        keys = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return keys if keys.ndim == 2 and keys.dtype == np.uint8 and len(keys) == entries else None
+
+
+@dataclass(frozen=True)
+class LSUN:
+    """One LSUN category: `root/<category>_train_lmdb` and `root/<category>_val_lmdb`, the latter being the test split.
+
+    Args:
+        root: the folder with both.
+        category: bedroom, church_outdoor, …
+        size: pixels of a side, from the central square.
+        num_val: train images kept for validation.
+    """
+
+    root: str
+    category: str = "bedroom"
+    size: int = 64
+    num_val: int = 1000
+    cache: str | None = None
+
+    name: ClassVar[str] = "lsun"
+
+    def split(self, name: str) -> BatchDataset:
+        part = "val" if name == "test" else "train"
+        cache = None if self.cache is None else Path(self.cache) / f"{self.category}_{part}"
+        data = LMDBImages(Path(self.root) / f"{self.category}_{part}_lmdb", self.size, 3, cache)
+        return data if name == "test" else held_out(data, name, {"val": self.num_val})

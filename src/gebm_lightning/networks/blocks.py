@@ -1,0 +1,94 @@
+"""What several networks share: conditional batch norm, a label-aware stack, image sizes, the projection of a label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from ..errors import UserError
+
+SIZES = (8, 16, 28, 32, 64, 128)
+
+
+def image_shape(shape: Sequence[int], network: str) -> tuple[int, int]:
+    """(channels, size) of an image shape (C, H, W) that `network` is built for.
+
+    Raises:
+        UserError: the shape is no square image of one of `SIZES`.
+    """
+    if len(shape) != 3 or shape[1] != shape[2] or shape[1] not in SIZES:
+        known = ", ".join(map(str, SIZES))
+        raise UserError(
+            f"{network} is not built for data of shape {tuple(shape)}: it takes square images (C, H, H) with H one of "
+            f"{known}; choose another data.size or model=mlp"
+        )
+    return shape[0], shape[1]
+
+
+def seed_and_doublings(size: int) -> tuple[int, int]:
+    """The side of a generator's first feature map, 7 for 28 pixels and else 4, and how often it doubles up to `size`."""
+    seed = 7 if size == 28 else 4
+    return seed, (size // seed).bit_length() - 1
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch norm whose gain and bias are learned for each class (de Vries et al., NeurIPS 2017)."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gain, self.bias = nn.Embedding(num_classes, channels), nn.Embedding(num_classes, channels)
+        nn.init.ones_(self.gain.weight)
+        nn.init.zeros_(self.bias.weight)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.norm(x) * self.gain(y)[:, :, None, None] + self.bias(y)[:, :, None, None]
+
+
+def batch_norm(channels: int, num_classes: int | None) -> nn.Module:
+    """Batch norm, conditional where there are classes."""
+    return nn.BatchNorm2d(channels) if num_classes is None else ConditionalBatchNorm2d(channels, num_classes)
+
+
+class Stack(nn.Sequential):
+    """A sequence that hands the labels to those of its modules that take them."""
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        for module in self:
+            x = module(x, y) if isinstance(module, (Stack, Labelled, ConditionalBatchNorm2d)) else module(x)
+        return x
+
+
+class Labelled(nn.Module):
+    """Marks a module whose forward takes (x, y)."""
+
+
+class Projection(nn.Module):
+    """The label's part of a critic, ⟨embedding(y), h⟩ for features h (n, f) (Miyato & Koyama, ICLR 2018)."""
+
+    def __init__(self, features: int, num_classes: int, spectral: bool) -> None:
+        super().__init__()
+        embedding = nn.Embedding(num_classes, features)
+        nn.init.normal_(embedding.weight, std=features**-0.5)
+        self.embedding = spectral_norm(embedding) if spectral else embedding
+
+    def forward(self, h: Tensor, y: Tensor) -> Tensor:
+        return (self.embedding(y) * h).sum(1)
+
+
+def normalised(layer: nn.Module, spectral: bool) -> nn.Module:
+    """The layer, spectrally normalised if asked for (Miyato et al., ICLR 2018)."""
+    return spectral_norm(layer) if spectral else layer
+
+
+def latents(z: Tensor, latent_dim: int) -> Tensor:
+    """z, checked to be (n, latent_dim).
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    if z.dim() != 2 or z.shape[1] != latent_dim:
+        raise ValueError(f"this base takes latents of shape (n, {latent_dim}), not {tuple(z.shape)}")
+    return z
