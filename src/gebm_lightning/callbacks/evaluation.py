@@ -15,6 +15,7 @@ from ..errors import UserError, check_number
 from ..lightning.module import GEBMModule
 from ..metrics.compare import compare, real_scorers, sampling_curve
 from ..metrics.features import extract
+from ..metrics.reference import MAX_REAL
 from ..metrics.report import describe, print_table, versions, write_json
 from ..metrics.scores import Scorer
 from ..samplers import SIR, LatentSampler, Refiner
@@ -34,6 +35,7 @@ class Evaluation(BaseUpdateCallback):
         curve_steps: sampling steps of the relative-FID curve; empty for none.
         every_n_base_updates: cadence while training; None for the end only.
         num_samples_in_training: samples of each method while training.
+        max_real: at most this many real samples of a split are scored against.
     """
 
     def __init__(
@@ -46,12 +48,15 @@ class Evaluation(BaseUpdateCallback):
         curve_steps: Sequence[int] = (),
         every_n_base_updates: int | None = None,
         num_samples_in_training: int = 1000,
+        max_real: int = MAX_REAL,
     ) -> None:
         super().__init__(every_n_base_updates)
         check_number("callbacks.evaluation.num_samples", num_samples, low=4, integer=True)
         check_number("callbacks.evaluation.num_samples_in_training", num_samples_in_training, low=4, integer=True)
         if not splits or not set(splits) <= set(SPLITS):
             raise UserError(f"callbacks.evaluation.splits must be some of {', '.join(SPLITS)}, not {list(splits)}")
+        check_number("callbacks.evaluation.max_real", max_real, low=4, integer=True)
+        self.max_real = max_real
         self.features, self.splits, self.num_samples = features, splits, num_samples
         self.methods: dict[str, Refiner] = {"short run": sampler, "equilibrium": equilibrium}
         self.curve_steps, self.num_samples_in_training = curve_steps, num_samples_in_training
@@ -67,7 +72,7 @@ class Evaluation(BaseUpdateCallback):
         super().on_train_start(trainer, pl_module)
         self._started = time.perf_counter()
         data = trainer.datamodule  # type: ignore[attr-defined]
-        self._scorers = real_scorers(data, self.features, self.splits, pl_module.seed, pl_module.device)
+        self._scorers = real_scorers(data, self.features, self.splits, pl_module.seed, pl_module.device, self.max_real)
 
     def on_base_update(self, trainer: pl.Trainer, module: GEBMModule) -> None:
         gebm, _ = module.evaluation_gebm()

@@ -27,6 +27,7 @@ def _task(cfg: DictConfig) -> None:
     if unknown:
         raise UserError(f"compare: there is no method {unknown[0]}; there are base, {', '.join(map(str, cfg.methods))}")
     check_number("num_samples", cfg.num_samples, low=4, integer=True)
+    check_number("max_real", cfg.max_real, low=4, integer=True)
     if not cfg.splits:
         raise UserError("splits: name at least one of train, val, test")
     folder = Path(cfg.ckpt)
@@ -42,7 +43,7 @@ def _task(cfg: DictConfig) -> None:
     averaged = cfg.ema and any(k.startswith("ema.") for k in read_checkpoint(cfg.ckpt)["state_dict"])
     if out.is_dir():
         raise UserError(f"out={out} is a folder: name a file")
-    scorers = real_scorers(data, features, cfg.splits, seed, device)
+    scorers = real_scorers(data, features, cfg.splits, seed, device, cfg.max_real)
     rows = compare(
         gebm, refiners, features, scorers, cfg.num_samples, seed, lambda row: print(f"{row['method']} done", flush=True)
     )

@@ -57,6 +57,7 @@ class EvaluateSchema:
     methods: Any = MISSING
     num_samples: int = MISSING
     splits: list[str] = field(default_factory=list)
+    max_real: int = MISSING
     seed: int | None = None
     ema: bool = True
     out: str | None = None

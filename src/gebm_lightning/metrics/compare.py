@@ -14,19 +14,24 @@ from ..noise import BlockNoise
 from ..samplers import BaseSampler, LatentSampler, Refiner, sample_chain
 from ..samplers.refiner import chunks
 from .features import extract
-from .reference import real_features
+from .reference import MAX_REAL, real_features
 from .scores import Scorer
 
 Row = dict[str, Any]
 
 
 def real_scorers(
-    data: Any, features: nn.Module, splits: Iterable[str], seed: int, device: Any = "cpu"
+    data: Any,
+    features: nn.Module,
+    splits: Iterable[str],
+    seed: int,
+    device: Any = "cpu",
+    max_real: int = MAX_REAL,
 ) -> dict[str, Scorer]:
     """A scorer for each real split of a data module."""
     features.to(device)
     name = str(features.name)
-    return {s: Scorer(name, real_features(data, features, s, device), seed) for s in splits}
+    return {s: Scorer(name, real_features(data, features, s, device, max_real), seed) for s in splits}
 
 
 def compare(

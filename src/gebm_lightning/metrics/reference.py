@@ -16,19 +16,21 @@ from .features import extract
 MAX_REAL = 50_000
 
 
-def real_features(data: Any, features: nn.Module, split: str, device: torch.device | str = "cpu") -> Tensor:
-    """(m, f) features of the first 50,000 samples of a split of a data module, in float64.
+def real_features(
+    data: Any, features: nn.Module, split: str, device: torch.device | str = "cpu", max_real: int = MAX_REAL
+) -> Tensor:
+    """(m, f) features of the first `max_real` samples of a split of a data module, in float64.
 
     Where the extractor is `costly` they are kept as float32 in `$GEBM_CACHE` (else `~/.cache/gebm_lightning`), under a key
     made of the source's settings, the split, its size and a sample of its bytes, the shape, and the extractor's weights.
     """
-    path = _cache_file(data, features, split) if getattr(features, "costly", False) else None
+    path = _cache_file(data, features, split, max_real) if getattr(features, "costly", False) else None
     if path is not None:
         try:
             return torch.from_numpy(np.load(path, allow_pickle=False)).double()
         except (OSError, ValueError, EOFError):
             pass  # absent or damaged: made anew below
-    values = extract(features, (batch.x for batch in data.batches(split, size=64, limit=MAX_REAL)), device)
+    values = extract(features, (batch.x for batch in data.batches(split, size=64, limit=max_real)), device)
     if path is not None:
         values = values.float().double()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,11 +41,11 @@ def real_features(data: Any, features: nn.Module, split: str, device: torch.devi
     return values
 
 
-def _cache_file(data: Any, features: nn.Module, split: str) -> Path:
+def _cache_file(data: Any, features: nn.Module, split: str, max_real: int) -> Path:
     root = Path(os.environ.get("GEBM_CACHE", "~/.cache/gebm_lightning")).expanduser()
     dataset = data.dataset(split)
-    n = min(len(dataset), MAX_REAL)
+    n = min(len(dataset), max_real)
     probe = dataset.__getitems__(sorted({0, n // 3, n // 2, 2 * n // 3, n - 1})).x
-    text = f"{data.source!r}|{split}|{len(dataset)}|{data.shape}|{features.name}|{features.digest}"
+    text = f"{data.source!r}|{split}|{n} of {len(dataset)}|{data.shape}|{features.name}|{features.digest}"
     key = hashlib.sha256(text.encode() + probe.numpy().tobytes()).hexdigest()[:24]
     return root / "features" / f"{data.source.name}-{split}-{features.name}-{key}.npy"
