@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -83,12 +84,20 @@ def normalised(layer: nn.Module, spectral: bool) -> nn.Module:
     return spectral_norm(layer) if spectral else layer
 
 
-def latents(z: Tensor, latent_dim: int) -> Tensor:
-    """z, checked to be (n, latent_dim).
+class Latents(nn.Module):
+    """z (n, latent_dim), joined by an embedding of the label as long as z where there are classes; `size` is the sum.
 
     Raises:
-        ValueError: it has another shape.
+        ValueError: z has another shape.
     """
-    if z.dim() != 2 or z.shape[1] != latent_dim:
-        raise ValueError(f"this base takes latents of shape (n, {latent_dim}), not {tuple(z.shape)}")
-    return z
+
+    def __init__(self, latent_dim: int, num_classes: int | None) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.embedding = None if num_classes is None else nn.Embedding(num_classes, latent_dim)
+        self.size = latent_dim * (1 if num_classes is None else 2)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        if z.dim() != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"this base takes latents of shape (n, {self.latent_dim}), not {tuple(z.shape)}")
+        return z if self.embedding is None or y is None else torch.cat([z, self.embedding(y)], 1)

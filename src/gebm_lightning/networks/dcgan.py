@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .blocks import Projection, Stack, batch_norm, image_shape, latents, normalised, seed_and_doublings
+from .blocks import Latents, Projection, Stack, batch_norm, image_shape, normalised, seed_and_doublings
 
 
 class DCGANBase(nn.Module):
@@ -21,7 +21,7 @@ class DCGANBase(nn.Module):
         latent_dim: size of z.
         shape: (C, H, H).
         width: channels of the last feature map.
-        num_classes: None, or how many classes its conditional batch norms tell apart.
+        num_classes: None, or how many classes its embedding and conditional batch norms tell apart.
         spectral: spectral normalisation of every convolution.
     """
 
@@ -37,9 +37,9 @@ class DCGANBase(nn.Module):
         channels, size = image_shape(shape, "dcgan")
         seed, doublings = seed_and_doublings(size)
         widths = [width * 2 ** min(k, 3) for k in range(doublings, -1, -1)]
-        self.latent_dim = latent_dim
+        self.latents = Latents(latent_dim, num_classes)
         layers: list[nn.Module] = [
-            normalised(nn.ConvTranspose2d(latent_dim, widths[0], seed, 1, 0, bias=False), spectral)
+            normalised(nn.ConvTranspose2d(self.latents.size, widths[0], seed, 1, 0, bias=False), spectral)
         ]
         for wide, narrow in itertools.pairwise(widths):
             up = nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False)
@@ -49,7 +49,7 @@ class DCGANBase(nn.Module):
         self.layers = Stack(*layers)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.layers(latents(z, self.latent_dim)[:, :, None, None], y)
+        return self.layers(self.latents(z, y)[:, :, None, None], y)
 
 
 class DCGANEnergy(nn.Module):

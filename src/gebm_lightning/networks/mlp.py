@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from torch import Tensor, cat, nn
+from torch import Tensor, nn
 
-from .blocks import Projection, latents, normalised
+from .blocks import Latents, Projection, normalised
 
 
 def _layers(inputs: int, width: int, depth: int, slope: float, spectral: bool) -> nn.Sequential:
@@ -41,17 +41,13 @@ class MLPBase(nn.Module):
         spectral: bool = False,
     ) -> None:
         super().__init__()
-        self.latent_dim, self.shape = latent_dim, tuple(shape)
-        self.embedding = None if num_classes is None else nn.Embedding(num_classes, latent_dim)
-        self.layers = _layers(latent_dim * (1 if num_classes is None else 2), width, depth, slope, spectral)
+        self.latents, self.shape = Latents(latent_dim, num_classes), tuple(shape)
+        self.layers = _layers(self.latents.size, width, depth, slope, spectral)
         self.last = normalised(nn.Linear(width, math.prod(shape)), spectral)
         self.output = nn.Tanh() if len(self.shape) == 3 else nn.Identity()
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        h = latents(z, self.latent_dim)
-        if self.embedding is not None and y is not None:
-            h = cat([h, self.embedding(y)], 1)
-        return self.output(self.last(self.layers(h))).unflatten(1, self.shape)
+        return self.output(self.last(self.layers(self.latents(z, y)))).unflatten(1, self.shape)
 
 
 class MLPEnergy(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import Labelled, Projection, Stack, batch_norm, image_shape, latents, normalised, seed_and_doublings
+from .blocks import Labelled, Latents, Projection, Stack, batch_norm, image_shape, normalised, seed_and_doublings
 
 
 class UpBlock(Labelled):
@@ -38,7 +38,7 @@ class ResNetBase(nn.Module):
         latent_dim: size of z.
         shape: (C, H, H).
         width: channels of every feature map.
-        num_classes: None, or how many classes its conditional batch norms tell apart.
+        num_classes: None, or how many classes its embedding and conditional batch norms tell apart.
         spectral: spectral normalisation of every layer.
     """
 
@@ -53,9 +53,9 @@ class ResNetBase(nn.Module):
         super().__init__()
         channels, size = image_shape(shape, "resnet")
         seed, doublings = seed_and_doublings(size)
-        self.latent_dim = latent_dim
+        self.latents = Latents(latent_dim, num_classes)
         self.layers = Stack(
-            normalised(nn.Linear(latent_dim, width * seed * seed), spectral),
+            normalised(nn.Linear(self.latents.size, width * seed * seed), spectral),
             nn.Unflatten(1, (width, seed, seed)),
             *(UpBlock(width, num_classes, spectral) for _ in range(doublings)),
             batch_norm(width, num_classes),
@@ -65,7 +65,7 @@ class ResNetBase(nn.Module):
         )
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.layers(latents(z, self.latent_dim), y)
+        return self.layers(self.latents(z, y), y)
 
 
 class DownBlock(nn.Module):

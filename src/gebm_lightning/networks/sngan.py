@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .blocks import Projection, Stack, batch_norm, image_shape, latents, normalised, seed_and_doublings
+from .blocks import Latents, Projection, Stack, batch_norm, image_shape, normalised, seed_and_doublings
 
 
 class SNGANBase(nn.Module):
@@ -19,7 +19,7 @@ class SNGANBase(nn.Module):
         latent_dim: size of z.
         shape: (C, H, H).
         width: channels of the last feature map.
-        num_classes: None, or how many classes its conditional batch norms tell apart.
+        num_classes: None, or how many classes its embedding and conditional batch norms tell apart.
         spectral: spectral normalisation of every layer.
     """
 
@@ -35,9 +35,9 @@ class SNGANBase(nn.Module):
         channels, size = image_shape(shape, "sngan")
         seed, doublings = seed_and_doublings(size)
         widths = [width * 2 ** min(k, 3) for k in range(doublings, -1, -1)]
-        self.latent_dim = latent_dim
+        self.latents = Latents(latent_dim, num_classes)
         layers: list[nn.Module] = [
-            normalised(nn.Linear(latent_dim, widths[0] * seed * seed), spectral),
+            normalised(nn.Linear(self.latents.size, widths[0] * seed * seed), spectral),
             nn.Unflatten(1, (widths[0], seed, seed)),
         ]
         for wide, narrow in itertools.pairwise(widths):
@@ -48,7 +48,7 @@ class SNGANBase(nn.Module):
         self.layers = Stack(*layers)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.layers(latents(z, self.latent_dim), y)
+        return self.layers(self.latents(z, y), y)
 
 
 class SNGANEnergy(nn.Module):
