@@ -1,0 +1,76 @@
+"""Training runs on every kind of image data, from small files in their own formats."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gebm_lightning.cli import train
+
+RNG = np.random.default_rng(0)
+
+
+def encoded(form, *shape):
+    buffer = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, shape, dtype=np.uint8)).save(buffer, form)
+    return buffer.getvalue()
+
+
+def make_lsun(root):
+    lmdb = pytest.importorskip("lmdb")
+    for part, n in (("train", 80), ("val", 40)):
+        path = root / f"church_outdoor_{part}_lmdb"
+        path.mkdir()
+        with lmdb.open(str(path), map_size=1 << 26) as env, env.begin(write=True) as transaction:
+            for i in range(n):
+                transaction.put(f"{i:040x}".encode(), encoded("WEBP", 20, 24, 3))
+    return ["data=lsun", f"data.root={root}", "data.category=church_outdoor", "data.source.num_val=10"]
+
+
+def make_folder(root):
+    for i in range(120):
+        form = ("PNG", "JPEG", "WEBP")[i % 3]
+        (root / f"{i}.{form.lower()}").write_bytes(
+            encoded(form, 16 + i % 4, 20, *((3,), ())[i % 2 if form != "WEBP" else 0])
+        )
+    return ["data=folder", f"data.root={root}"]
+
+
+def make_npz(root):
+    arrays = {
+        f"{part}_{key}": value
+        for part, n in (("train", 80), ("test", 40))
+        for key, value in (("x", RNG.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)), ("y", np.arange(n) % 4))
+    }
+    np.savez(root / "data.npz", **arrays)
+    return ["data=npz", f"data.path={root / 'data.npz'}", "data.source.num_val=10", "model.num_classes=4"]
+
+
+@pytest.mark.parametrize("make", [make_lsun, make_folder, make_npz])
+@pytest.mark.parametrize("model", ["dcgan", "sngan", "resnet"])
+def test_training_on_images(make, model, smoke, tmp_path, monkeypatch, capsys):
+    (tmp_path / "data").mkdir()
+    arguments = [*make(tmp_path / "data"), "data.size=8", f"model={model}", "features=identity", "data.num_workers=0"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train", *smoke, *arguments])
+    train.main()
+    run = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    rows = json.loads((run / "summary.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == ["base", "short run", "equilibrium"]
+    assert all(np.isfinite(list(row["scores"]["test"].values())).all() for row in rows)
+
+
+def test_missing_inception_weights_are_found_before_anything_is_written(smoke, tmp_path, monkeypatch, capsys):
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr(sys, "argv", ["train", *smoke, *make_folder(tmp_path / "data"), "data.size=8"])
+    with pytest.raises(SystemExit):
+        train.main()
+    error = capsys.readouterr().err
+    assert "features.weights=PATH" in error and len(error.strip().splitlines()) == 1
+    assert not list((tmp_path / "runs").glob("*"))
