@@ -37,5 +37,3 @@ class EMA(BaseUpdateCallback):
         updates = module.base_updates // (self.every or 1)
         ema.multi_avg_fn = get_ema_multi_avg_fn(min(self.decay, (1 + updates) / (10 + updates)))
         ema.update_parameters(module.gebm.base)
-        for mine, theirs in zip(ema.module.buffers(), module.gebm.base.buffers(), strict=True):
-            mine.copy_(theirs)
