@@ -7,6 +7,7 @@ from .evaluation import Evaluation
 from .guard import NonFiniteGuard
 from .monitor import Monitor
 from .progress import Progress
+from .reduce_lr import ReduceLROnKID
 from .sampling import LatentSampling
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "Monitor",
     "NonFiniteGuard",
     "Progress",
+    "ReduceLROnKID",
 ]
