@@ -12,6 +12,7 @@ from gebm_lightning.config import compose, instantiate
 from gebm_lightning.metrics import Digits, Identity, Scorer
 from gebm_lightning.metrics.compare import compare, real_scorers, sampling_curve
 from gebm_lightning.metrics.features import extract
+from gebm_lightning.metrics.scores import inception_score
 from gebm_lightning.metrics.train_digits import accuracy
 from gebm_lightning.samplers import SIR, ULA, LatentSampler
 
@@ -115,3 +116,27 @@ def test_a_perfect_sample_has_a_small_fid():
     # E FID of two samples of one Gaussian is about (d + d(d+1)/4) · 2/(2n) · 2.
     assert 0 <= Scorer("test", y).fid(x) < 5 * (d + d * (d + 1) / 4) * 2 / n
     assert math.isfinite(Scorer("test", y[:10])(x[:10])["kid"])
+
+
+def test_inception_score_by_its_definition():
+    logits = 3 * torch.randn(60, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    p = logits.softmax(1)
+    marginal = p.mean(0)
+    expected = math.exp(sum((row * (row / marginal).log()).sum().item() for row in p) / 60)
+    mean, std = inception_score(logits, splits=1)
+    assert mean == pytest.approx(expected, rel=1e-9) and std == 0
+    assert inception_score(torch.zeros(20, 5))[0] == pytest.approx(1)
+    # One sure and different class each: as many as there are classes in a split.
+    assert inception_score(1000 * torch.eye(5).repeat(4, 1), splits=1)[0] == pytest.approx(5)
+
+
+def test_scores_within_classes():
+    x, y = two_samples(40)
+    mine, theirs = torch.arange(40) % 3, torch.arange(40) % 4
+    scores = Scorer("test", y, labels=theirs).by_class(x, mine)
+    assert sorted(scores) == [0, 1, 2]
+    for k, found in scores.items():
+        alone = Scorer("test", y[theirs == k])(x[mine == k])
+        assert found == alone | {"num_generated": (mine == k).sum().item(), "num_real": 10}
+    few = Scorer("test", y, labels=torch.tensor([0] * 37 + [1] * 3)).by_class(x, torch.tensor([0] * 20 + [1] * 20))
+    assert sorted(few) == [0]

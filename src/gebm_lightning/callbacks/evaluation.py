@@ -12,12 +12,13 @@ from torch import nn
 
 from ..data.datamodule import SPLITS
 from ..errors import UserError, check_number
+from ..gebm import GEBM
 from ..lightning.module import GEBMModule
-from ..metrics.compare import compare, real_scorers, sampling_curve
+from ..metrics.compare import check_per_class, compare, real_scorers, sampling_curve
 from ..metrics.features import extract
 from ..metrics.reference import MAX_REAL
 from ..metrics.report import describe, print_table, versions, write_json
-from ..metrics.scores import Scorer
+from ..metrics.scores import Scorer, check_settings
 from ..samplers import SIR, LatentSampler, Refiner
 from .cadence import BaseUpdateCallback, log, log_image
 from .images import curve_figure, save
@@ -36,6 +37,8 @@ class Evaluation(BaseUpdateCallback):
         every_n_base_updates: cadence while training; None for the end only.
         num_samples_in_training: samples of each method while training.
         max_real: at most this many real samples of a split are scored against.
+        per_class: at the end also score within each class, into `summary.json`.
+        scores: settings of the `Scorer`: kid_subsets, kid_subset_size, prc_samples.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Evaluation(BaseUpdateCallback):
         every_n_base_updates: int | None = None,
         num_samples_in_training: int = 1000,
         max_real: int = MAX_REAL,
+        per_class: bool = False,
+        scores: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(every_n_base_updates)
         check_number("callbacks.evaluation.num_samples", num_samples, low=4, integer=True)
@@ -56,23 +61,28 @@ class Evaluation(BaseUpdateCallback):
         if not splits or not set(splits) <= set(SPLITS):
             raise UserError(f"callbacks.evaluation.splits must be some of {', '.join(SPLITS)}, not {list(splits)}")
         check_number("callbacks.evaluation.max_real", max_real, low=4, integer=True)
-        self.max_real = max_real
+        self.max_real, self.per_class = max_real, per_class
+        self.scores = check_settings("callbacks.evaluation.scores", scores or {})
         self.features, self.splits, self.num_samples = features, splits, num_samples
         self.methods: dict[str, Refiner] = {"short run": sampler, "equilibrium": equilibrium}
         self.curve_steps, self.num_samples_in_training = curve_steps, num_samples_in_training
         self._scorers: dict[str, Scorer] = {}
 
-    def check(self, data: Any) -> None:
-        """Raise before training if the extractor does not take the data."""
+    def check(self, data: Any, gebm: GEBM) -> None:
+        """Raise before training if the extractor does not take the data, or there are no classes to score."""
         for split in self.splits:
             for batch in data.batches(split, limit=2):
                 extract(self.features, [batch.x])
+        if self.per_class:
+            check_per_class(gebm, {split: data.dataset(split).y for split in self.splits})
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         self._started = time.perf_counter()
         data = trainer.datamodule  # type: ignore[attr-defined]
-        self._scorers = real_scorers(data, self.features, self.splits, pl_module.seed, pl_module.device, self.max_real)
+        self._scorers = real_scorers(
+            data, self.features, self.splits, pl_module.seed, pl_module.device, self.max_real, **self.scores
+        )
 
     def on_base_update(self, trainer: pl.Trainer, module: GEBMModule) -> None:
         gebm, _ = module.evaluation_gebm()
@@ -89,7 +99,15 @@ class Evaluation(BaseUpdateCallback):
             return
         training_seconds = time.perf_counter() - self._started
         gebm, base = pl_module.evaluation_gebm()
-        rows = compare(gebm, self.methods, self.features, self._scorers, self.num_samples, pl_module.seed)
+        rows = compare(
+            gebm,
+            self.methods,
+            self.features,
+            self._scorers,
+            self.num_samples,
+            pl_module.seed,
+            per_class=self.per_class,
+        )
         curve: dict[str, list[float]] = {}
         folder = Path(trainer.default_root_dir)
         sampler = self.methods["short run"]

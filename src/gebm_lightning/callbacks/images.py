@@ -16,24 +16,34 @@ from ..data.batch import to_uint8, to_unit
 matplotlib.use("Agg", force=False)
 
 
-def side_by_side(samples: dict[str, Tensor], columns: int = 8) -> Figure:
-    """Samples of several methods (each (n, *shape)) beside one another: grids of images, or scatter plots of points."""
+def side_by_side(samples: dict[str, Tensor], labels: Tensor | None = None, columns: int = 8) -> Figure:
+    """Samples of several methods (each (n, *shape)) beside one another: grids of images, or scatter plots of points.
+
+    With labels (n,), each image has its own in its corner.
+    """
     figure = Figure(figsize=(4 * len(samples), 4.3), layout="constrained")
     axes = figure.subplots(1, len(samples), squeeze=False, sharex=True, sharey=True)[0]
     for ax, (name, x) in zip(axes, samples.items(), strict=True):
         ax.set_title(name)
         if x.dim() == 4:
-            _show(ax, make_grid(_bytes(x), columns, padding=1, pad_value=1.0))
+            grid = make_grid(_bytes(x), columns, padding=1, pad_value=1.0)
+            _show(ax, grid)
+            for i, label in enumerate([] if labels is None else labels.tolist()):
+                corner = (1.0 + i % columns * (x.shape[3] + 1), 1.0 + i // columns * (x.shape[2] + 1))
+                ax.text(*corner, str(label), color="tab:orange", fontsize=6, va="top")
         else:
-            ax.scatter(*x[:, :2].cpu().T, s=2, alpha=0.5, linewidths=0)
+            ax.scatter(*x[:, :2].cpu().T, c=None if labels is None else labels.cpu(), s=2, alpha=0.5, linewidths=0)
             ax.set_aspect("equal")
     return figure
 
 
-def strip(states: Sequence[Tensor], steps: Sequence[int], rows: int = 8) -> Figure:
-    """The same chains at successive steps, left to right: column k shows `states[k]` (n, *shape) after `steps[k]` steps."""
+def strip(states: Sequence[Tensor], steps: Sequence[int], rows: int = 8, labels: Tensor | None = None) -> Figure:
+    """The same chains at successive steps, left to right: column k shows `states[k]` (n, *shape) after `steps[k]` steps.
+
+    With labels (n,), each row has its own at the left.
+    """
     if states[0].dim() != 4:
-        return side_by_side({f"step {step}": x for step, x in zip(steps, states, strict=True)})
+        return side_by_side({f"step {step}": x for step, x in zip(steps, states, strict=True)}, labels)
     grid = make_grid(
         torch.stack([_bytes(x[:rows]) for x in states], 1).flatten(0, 1), len(states), padding=1, pad_value=1.0
     )
@@ -43,6 +53,9 @@ def strip(states: Sequence[Tensor], steps: Sequence[int], rows: int = 8) -> Figu
     width = grid.shape[2] / len(states)
     ax.set_xticks([(i + 0.5) * width for i in range(len(states))], [str(step) for step in steps])
     ax.set_xlabel("sampling steps")
+    if labels is not None:
+        height = grid.shape[1] / len(states[0][:rows])
+        ax.set_yticks([(i + 0.5) * height for i in range(len(labels[:rows]))], labels[:rows].tolist())
     return figure
 
 

@@ -67,11 +67,11 @@ class LatentSampling(BaseUpdateCallback):
             "base": BaseSampler().refine(gebm, points, BlockNoise(*noise), y).x,
             "GEBM": self.sampler.refine(gebm, points, BlockNoise(*noise), y).x,
         }
-        figures = {"grid": side_by_side(pictures)}
+        figures = {"grid": side_by_side(pictures, y)}
         if isinstance(self.sampler, LatentSampler):
             chains = max(self.strip_rows, points if points == 2000 else 0)
             states = chain_states(gebm, self.sampler, chains, module.seed, self.strip_steps)
-            figures["strip"] = strip(states, self.strip_steps, self.strip_rows)
+            figures["strip"] = strip(states, self.strip_steps, self.strip_rows, ordered_labels(gebm, chains))
         for name, figure in figures.items():
             path = Path(trainer.default_root_dir) / "images" / f"{name}{suffix}.png"
             save(figure, path)

@@ -19,8 +19,9 @@ def _task(cfg: DictConfig) -> None:
     from ..callbacks.evaluation import protocol
     from ..config import instantiate, load, load_config
     from ..lightning.checkpoint import read_checkpoint
-    from ..metrics.compare import compare, real_scorers
+    from ..metrics.compare import check_per_class, compare, real_scorers
     from ..metrics.report import print_table, versions, write_json
+    from ..metrics.scores import check_settings
     from .refiners import given_or_run
 
     unknown = [name for name in cfg.compare if name not in ("base", *cfg.methods)]
@@ -28,6 +29,7 @@ def _task(cfg: DictConfig) -> None:
         raise UserError(f"compare: there is no method {unknown[0]}; there are base, {', '.join(map(str, cfg.methods))}")
     check_number("num_samples", cfg.num_samples, low=4, integer=True)
     check_number("max_real", cfg.max_real, low=4, integer=True)
+    settings = check_settings("scores", cfg.scores)
     if not cfg.splits:
         raise UserError("splits: name at least one of train, val, test")
     folder = Path(cfg.ckpt)
@@ -43,9 +45,18 @@ def _task(cfg: DictConfig) -> None:
     averaged = cfg.ema and any(k.startswith("ema.") for k in read_checkpoint(cfg.ckpt)["state_dict"])
     if out.is_dir():
         raise UserError(f"out={out} is a folder: name a file")
-    scorers = real_scorers(data, features, cfg.splits, seed, device, cfg.max_real)
+    if cfg.per_class:
+        check_per_class(gebm, {split: data.dataset(split).y for split in cfg.splits})
+    scorers = real_scorers(data, features, cfg.splits, seed, device, cfg.max_real, **settings)
     rows = compare(
-        gebm, refiners, features, scorers, cfg.num_samples, seed, lambda row: print(f"{row['method']} done", flush=True)
+        gebm,
+        refiners,
+        features,
+        scorers,
+        cfg.num_samples,
+        seed,
+        on_row=lambda row: print(f"{row['method']} done", flush=True),
+        per_class=cfg.per_class,
     )
     described = protocol(features, scorers, data, cfg.num_samples, seed, "ema" if averaged else "raw", refiners)
     write_json(out, {"rows": rows, "protocol": described, "device": str(device), "versions": versions()})

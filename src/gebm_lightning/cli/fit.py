@@ -100,13 +100,19 @@ def _dry_run(module: GEBMModule, data: Any, callbacks: list[Any]) -> None:
         raise UserError(f"the base makes data of shape {tuple(x.shape[1:])}, but data.shape is {data.shape}")
     del loader
     if gebm.num_classes is not None:
-        labels = data.dataset("train").__getitems__([0, 1]).y
+        labels = data.dataset("train").y
         if labels is None:
             raise UserError(f"model.num_classes={gebm.num_classes} needs data with labels: these have none")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= gebm.num_classes:
+            raise UserError(
+                f"model.num_classes={gebm.num_classes} has the classes 0 to {gebm.num_classes - 1}: "
+                f"the data have labels from {low} to {high}"
+            )
     for callback in callbacks:
         if hasattr(callback, "check"):
             try:
-                callback.check(data)
+                callback.check(data, gebm)
             except (RuntimeError, ValueError, IndexError) as error:
                 raise UserError(f"{type(callback).__name__} cannot serve these data: {first_line(error)}") from error
 

@@ -37,7 +37,7 @@ def _task(cfg: DictConfig) -> None:
     if out.suffix == ".npz":
         write_npz(out, samples, y)
     else:
-        write_pngs(out, samples.x)
+        write_pngs(out, samples.x, y)
     print(out)
 
 
@@ -76,10 +76,10 @@ def write_npz(path: Path, samples: Any, y: Any = None) -> None:
     os.replace(temporary, path)
 
 
-def write_pngs(folder: Path, x: Any) -> None:
-    """`000000.png` … of images (n, C, H, W); points become one scatter plot `points.png`.
+def write_pngs(folder: Path, x: Any, y: Any = None) -> None:
+    """`000000.png` … of images (n, C, H, W), with `labels.csv` if they have labels; points become one plot `points.png`.
 
-    Numbered images of an earlier call in the same folder are replaced, so that no two samplers mix.
+    What an earlier call left in the same folder is replaced, so that no two samplers mix.
     """
     from torchvision.io import write_png
 
@@ -92,12 +92,15 @@ def write_pngs(folder: Path, x: Any) -> None:
         if x.dim() == 4:
             for i, image in enumerate(to_uint8(x).cpu()):
                 write_png(image, str(temporary / f"{i:06d}.png"))
-            save(side_by_side({"samples": x[:64]}), temporary / "grid.png")
+            save(side_by_side({"samples": x[:64]}, None if y is None else y[:64]), temporary / "grid.png")
+            if y is not None:
+                lines = [f"{i:06d}.png,{label}" for i, label in enumerate(y.tolist())]
+                (temporary / "labels.csv").write_text("\n".join(["file,label", *lines]) + "\n")
         else:
-            save(side_by_side({"samples": x}), temporary / "points.png")
+            save(side_by_side({"samples": x}, y), temporary / "points.png")
         folder.mkdir(exist_ok=True)
-        for old in folder.glob("[0-9][0-9][0-9][0-9][0-9][0-9].png"):
-            old.unlink()
+        for old in [*folder.glob("[0-9][0-9][0-9][0-9][0-9][0-9].png"), folder / "labels.csv"]:
+            old.unlink(missing_ok=True)
         for new in temporary.iterdir():
             new.replace(folder / new.name)
 

@@ -58,6 +58,8 @@ class EvaluateSchema:
     num_samples: int = MISSING
     splits: list[str] = field(default_factory=list)
     max_real: int = MISSING
+    per_class: bool = False
+    scores: Any = MISSING
     seed: int | None = None
     ema: bool = True
     out: str | None = None
@@ -69,6 +71,10 @@ def _job_hash(overrides: str) -> str:
     return hashlib.sha256(str(overrides).encode()).hexdigest()[:12]
 
 
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
 def register() -> None:
     """Make the schemas and resolvers known to Hydra; harmless when repeated."""
     store = ConfigStore.instance()
@@ -76,3 +82,4 @@ def register() -> None:
     store.store("sample_schema", SampleSchema)
     store.store("evaluate_schema", EvaluateSchema)
     OmegaConf.register_new_resolver("job_hash", _job_hash, replace=True)
+    OmegaConf.register_new_resolver("first", _first, replace=True)

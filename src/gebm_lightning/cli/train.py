@@ -19,6 +19,8 @@ def main() -> None:
 
 
 def _with_run_dir(arguments: list[str]) -> list[str]:
+    if {"-m", "--multirun"} & set(arguments) and any(a.startswith("run_dir=") for a in arguments):
+        raise UserError("run_dir: each job of a sweep has its own folder, sweeps/NAME/…; choose name=NAME")
     # A resumed run writes into its own folder, which Hydra has to know before it makes a new one.
     for argument in arguments:
         match = re.fullmatch(r"resume=(['\"]?)(.+)\1", argument)

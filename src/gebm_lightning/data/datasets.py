@@ -13,9 +13,13 @@ from .batch import Batch
 
 
 class BatchDataset(Dataset[Batch]):
-    """The contract: `len`, the shape of one datum, and `__getitems__(indices) -> Batch` of uint8 images or floats."""
+    """The contract: `len`, the shape of one datum, and `__getitems__(indices) -> Batch` of uint8 images or floats.
+
+    `y` holds the labels of all, (n,), or None.
+    """
 
     shape: tuple[int, ...]
+    y: Tensor | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -44,6 +48,7 @@ class Part(BatchDataset):
 
     def __init__(self, dataset: BatchDataset, index: Tensor) -> None:
         self.dataset, self.index, self.shape = dataset, index, dataset.shape
+        self.y = None if dataset.y is None else dataset.y[index]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -57,6 +62,7 @@ class Mirrored(BatchDataset):
 
     def __init__(self, dataset: BatchDataset) -> None:
         self.dataset, self.shape = dataset, dataset.shape
+        self.y = None if dataset.y is None else dataset.y.repeat(2)
 
     def __len__(self) -> int:
         return 2 * len(self.dataset)

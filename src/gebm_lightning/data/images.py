@@ -83,7 +83,7 @@ class ImageFiles(BatchDataset):
         crop: int | None = None,
         skip_corrupt: bool = False,
     ) -> None:
-        self.files, self.labels = list(files), labels
+        self.files, self.y = list(files), labels
         self.size, self.channels, self.crop = size, channels, crop
         self.shape = (channels, size, size)
         self.skipped: list[Path] = []
@@ -91,7 +91,7 @@ class ImageFiles(BatchDataset):
             good = [self._decodes(path) for path in self.files]
             self.skipped = [path for path, fine in zip(self.files, good, strict=True) if not fine]
             self.files = [path for path, fine in zip(self.files, good, strict=True) if fine]
-            self.labels = None if labels is None else labels[torch.tensor(good)]
+            self.y = None if labels is None else labels[torch.tensor(good)]
             if self.skipped:
                 print(
                     f"skipped {len(self.skipped)} of {len(good)} images that cannot be used, the first is {self.skipped[0]}"
@@ -111,4 +111,4 @@ class ImageFiles(BatchDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         x = torch.stack([decode(self.files[i], self.size, self.channels, self.crop) for i in indices])
-        return Batch(x, None if self.labels is None else self.labels[torch.as_tensor(indices)])
+        return Batch(x, None if self.y is None else self.y[torch.as_tensor(indices)])

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..gebm import GEBM, call_base
 from ..noise import BlockNoise
 from ..samplers import BaseSampler, LatentSampler, Refiner, sample_chain
 from ..samplers.refiner import chunks
 from .features import extract
+from .inception import Inception
 from .reference import MAX_REAL, real_features
-from .scores import Scorer
+from .scores import Scorer, inception_score
 
 Row = dict[str, Any]
 
@@ -27,11 +29,17 @@ def real_scorers(
     seed: int,
     device: Any = "cpu",
     max_real: int = MAX_REAL,
+    **settings: Any,
 ) -> dict[str, Scorer]:
-    """A scorer for each real split of a data module."""
+    """A scorer with `settings` for each real split of a data module."""
     features.to(device)
-    name = str(features.name)
-    return {s: Scorer(name, real_features(data, features, s, device, max_real), seed) for s in splits}
+    scorers = {}
+    for split in splits:
+        real = real_features(data, features, split, device, max_real)
+        labels = data.dataset(split).y
+        labels = None if labels is None else labels[: len(real)]
+        scorers[split] = Scorer(str(features.name), real, seed, labels=labels, **settings)
+    return scorers
 
 
 def compare(
@@ -42,11 +50,18 @@ def compare(
     num_samples: int,
     seed: int,
     on_row: Callable[[Row], None] | None = None,
+    per_class: bool = False,
 ) -> list[Row]:
     """One row for each refiner, the base first: its scores against each split and the FID relative to the base's.
 
-    All start from the same generator: where a refiner begins with latents, they are the base's own.
+    All start from the same generator: where a refiner begins with latents, they are the base's own. An extractor whose
+    weights have a classifier of ImageNet gives the Inception Score besides; `per_class` adds the scores within each class.
+
+    Raises:
+        UserError: `per_class` for an unconditional model or data without labels.
     """
+    if per_class:
+        check_per_class(gebm, {split: scorer.labels for split, scorer in scorers.items()})
     rows: list[Row] = []
     device = gebm.log_partition.device
     base_fid: dict[str, float] = {}
@@ -62,6 +77,11 @@ def compare(
         if labels is not None and class_scores is not None:
             guesses = class_scores(generated).argmax(1)
             row["class_accuracy"] = (guesses == labels.cpu()).double().mean().item()
+        logits = features.logits(generated) if isinstance(features, Inception) else None
+        if logits is not None:
+            row["inception_score"], row["inception_score_std"] = inception_score(logits, seed)
+        if per_class and labels is not None:
+            row["classes"] = {split: scorer.by_class(generated, labels.cpu()) for split, scorer in scorers.items()}
         for split, scorer in scorers.items():
             scores = scorer(generated)
             fid = scores[f"fid_{scorer.name}"]
@@ -71,6 +91,17 @@ def compare(
         if on_row is not None:
             on_row(row)
     return rows
+
+
+def check_per_class(gebm: GEBM, labels: Mapping[str, Tensor | None]) -> None:
+    """Raise if there are no classes to score, given the real splits' labels."""
+    if gebm.num_classes is None:
+        raise UserError(
+            "per_class=true scores within classes: this model is unconditional, it has no model.num_classes"
+        )
+    for split, given in labels.items():
+        if given is None:
+            raise UserError(f"per_class=true scores within classes: the {split} data have no labels")
 
 
 def sampling_curve(

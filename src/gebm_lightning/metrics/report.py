@@ -20,7 +20,17 @@ def print_table(rows: Iterable[dict[str, Any]], title: str) -> None:
     table = Table(title=title)
     splits = list(rows[0]["scores"])
     fid = next(key for key in rows[0]["scores"][splits[0]] if key.startswith("fid_"))
-    for heading in ("samples", "against", fid, "relative FID", "KID", "precision", "recall", "ESS", "seconds"):
+    extra = {
+        heading: (key, form)
+        for heading, key, form in (
+            ("ESS", "ess_share", "{:.1%}"),
+            ("class accuracy", "class_accuracy", "{:.1%}"),
+            ("IS", "inception_score", "{:.2f}"),
+            ("seconds", "seconds", "{:.1f}"),
+        )
+        if any(key in row for row in rows)
+    }
+    for heading in ("samples", "against", fid, "relative FID", "KID", "precision", "recall", *extra):
         table.add_column(heading, justify="left" if heading in ("samples", "against") else "right", no_wrap=True)
     for row in rows:
         for split in splits:
@@ -34,10 +44,10 @@ def print_table(rows: Iterable[dict[str, Any]], title: str) -> None:
                 f"{s['kid']:.4f}",
                 f"{s['precision']:.3f}",
                 f"{s['recall']:.3f}",
-                f"{100 * row['ess_share']:.1f} %" if first and "ess_share" in row else "",
-                f"{row['seconds']:.1f}" if first else "",
+                *(form.format(row[key]) if first and key in row else "" for key, form in extra.values()),
             )
-    Console(width=max(110, Console().width)).print(table)
+    # Wide enough for all: a cell that is cut says nothing.
+    Console(width=Console(width=1000).measure(table).maximum).print(table)
 
 
 def versions() -> dict[str, str]:

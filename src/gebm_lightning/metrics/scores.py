@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, check_number
 
 
 def density_and_coverage(generated: Tensor, real: Tensor, neighbours: int = 5, chunk: int = 1000) -> dict[str, float]:
@@ -26,6 +27,24 @@ def density_and_coverage(generated: Tensor, real: Tensor, neighbours: int = 5, c
     return {"density": inside / (k * len(generated)), "coverage": reached.double().mean().item()}
 
 
+def inception_score(logits: Tensor, seed: int = 0, splits: int = 10) -> tuple[float, float]:
+    """Mean and standard deviation over splits of exp KL(p(y|x) ‖ p(y)) (Salimans et al., NeurIPS 2016), of logits (n, k)."""
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    scores = isc_features_to_metric(logits, splits=min(splits, len(logits)), rng_seed=seed)
+    return scores["inception_score_mean"], scores["inception_score_std"]
+
+
+def check_settings(key: str, settings: Mapping[str, Any]) -> dict[str, int]:
+    """Settings of a `Scorer` from a config, or a UserError that names `key`."""
+    lowest = {"kid_subsets": 1, "kid_subset_size": 2, "prc_samples": 4}
+    for name, value in settings.items():
+        if name not in lowest:
+            raise UserError(f"{key}.{name}: there are {', '.join(lowest)}")
+        check_number(f"{key}.{name}", value, low=lowest[name], integer=True)
+    return {str(name): int(value) for name, value in settings.items()}
+
+
 class Scorer:
     """Scores generated features against one real split.
 
@@ -39,6 +58,7 @@ class Scorer:
         kid_subsets: how many.
         kid_subset_size: at most this many samples each; no more than either side has.
         prc_samples: at most this many samples of each side for precision and recall, whose cost is quadratic.
+        labels: (m,) classes of the real samples, for `by_class`.
     """
 
     def __init__(
@@ -49,12 +69,13 @@ class Scorer:
         kid_subsets: int = 100,
         kid_subset_size: int = 1000,
         prc_samples: int = 10_000,
+        labels: Tensor | None = None,
     ) -> None:
         from torch_fidelity.metric_fid import fid_features_to_statistics
 
         if len(real) < 4:
             raise UserError(f"scores need at least 4 real samples, not {len(real)}")
-        self.name, self.real, self.seed = name, real.double(), seed
+        self.name, self.real, self.seed, self.labels = name, real.double(), seed, labels
         self.kid_subsets, self.kid_subset_size, self.prc_samples = kid_subsets, kid_subset_size, prc_samples
         self._statistics = fid_features_to_statistics(self.real)
 
@@ -84,6 +105,18 @@ class Scorer:
             "recall": float(prc["recall"]),
             **density_and_coverage(generated[:n], self.real[:n]),
         }
+
+    def by_class(self, generated: Tensor, labels: Tensor) -> dict[int, dict[str, float]]:
+        """All scores within each class of generated (n, f) and real samples; classes with fewer than 4 of either are left out."""
+        assert self.labels is not None, "a Scorer without labels"
+        settings = self.seed, self.kid_subsets, self.kid_subset_size, self.prc_samples
+        scores = {}
+        for k in sorted(set(labels.tolist())):
+            mine, theirs = generated[labels == k], self.real[self.labels == k]
+            if min(len(mine), len(theirs)) >= 4:
+                counts = {"num_generated": float(len(mine)), "num_real": float(len(theirs))}
+                scores[k] = Scorer(self.name, theirs, *settings)(mine) | counts
+        return scores
 
     def protocol(self, num_generated: int) -> dict[str, Any]:
         """What a reader must know to compare these figures with others."""
