@@ -1,6 +1,5 @@
 """Samples depend on their index and the seed alone."""
 
-import pytest
 import torch
 
 from gebm_lightning.noise import BlockNoise, rand, randn, stable_seed
@@ -9,11 +8,16 @@ from gebm_lightning.noise import BlockNoise, rand, randn, stable_seed
 def test_rows_do_not_depend_on_chunks():
     whole = BlockNoise(3)
     first, second = randn((200, 5), whole), rand((200,), whole)
-    for start in (0, 64, 128):
+    for start in (0, 1, 63, 64, 100, 128, 190):
         part = BlockNoise(3).shifted(start)
         n = min(64, 200 - start)
         assert torch.equal(randn((n, 5), part), first[start : start + n])
         assert torch.equal(rand((n,), part), second[start : start + n])
+
+
+def test_shifts_add_up():
+    a = BlockNoise(1).shifted(50).shifted(100).shifted(7)
+    assert torch.equal(randn((30, 2), a), randn((200, 2), BlockNoise(1))[157:187])
 
 
 def test_seeds_streams_blocks_and_draws_differ():
@@ -30,11 +34,6 @@ def test_normal_and_uniform_moments():
     )
     assert abs(z.mean()) < 4.5 / 100_000**0.5 and abs(z.var() - 1) < 4.5 * (2 / 100_000) ** 0.5
     assert abs(u.mean() - 0.5) < 4.5 * (1 / 12 / 100_000) ** 0.5 and u.min() >= 0 and u.max() < 1
-
-
-def test_a_chunk_starts_at_a_block():
-    with pytest.raises(ValueError, match="multiple of 64"):
-        BlockNoise(0).shifted(100)
 
 
 def test_seeds_are_the_same_in_every_process():

@@ -127,3 +127,8 @@ def estimate_log_partition(gebm: GEBM, generator: Generator, num_samples: int = 
         y = gebm.sample_labels(n, generator)
         energies.append(call_energy(gebm.energy, gebm.sample_base(n, generator, y), y))
     return log_mean_exp(-torch.cat(energies).float())
+
+
+def full_precision(v: Tensor) -> Tensor:
+    """Critic outputs as float32 where autocast made them half: log-sum-exps need it; doubles stay doubles."""
+    return v.float() if v.dtype in (torch.bfloat16, torch.float16) else v

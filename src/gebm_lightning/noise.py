@@ -20,18 +20,19 @@ def stable_seed(*parts: int | str) -> int:
 class BlockNoise:
     """One random stream per fixed block of 64 samples.
 
-    Row `i` of any draw belongs to global sample `64 * first_block + i`, whose numbers come from block `i // 64`'s own
-    stream; so the same N samples come out whatever the chunk, batch or rank, as long as chunks start at block borders.
-    Draws are made on the CPU, hence equal on every device.
+    Row `i` of any draw belongs to global sample `64 * first_block + offset + i`, whose numbers come from its block's own
+    stream; so the same N samples come out whatever the chunk, batch or rank. Draws are made on the CPU, hence equal on
+    every device.
 
     Args:
         seed: the seed shared by all blocks.
         first_block: global index of the first row's block.
         stream: a name; streams of different names are independent.
+        offset: rows of the first block that are passed over, 0 to 63.
     """
 
-    def __init__(self, seed: int, first_block: int = 0, stream: str = "") -> None:
-        self.seed, self.first_block, self.stream = seed, first_block, stream
+    def __init__(self, seed: int, first_block: int = 0, stream: str = "", offset: int = 0) -> None:
+        self.seed, self.first_block, self.stream, self.offset = seed, first_block, stream, offset
         self._generators: list[torch.Generator] = []
 
     def _block(self, index: int) -> torch.Generator:
@@ -44,16 +45,15 @@ class BlockNoise:
 
     def draw(self, sampler: Callable[..., Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """`sampler` (torch.randn or torch.rand) applied block by block; shape (n, ...)."""
-        blocks = -(-shape[0] // BLOCK)
+        blocks = -(-(self.offset + shape[0]) // BLOCK)
         size = (BLOCK, *shape[1:])
         parts = [sampler(size, generator=self._block(i), dtype=dtype) for i in range(blocks)]
-        return torch.cat(parts)[: shape[0]] if parts else torch.empty(shape, dtype=dtype)
+        return torch.cat(parts)[self.offset : self.offset + shape[0]] if parts else torch.empty(shape, dtype=dtype)
 
     def shifted(self, samples: int) -> BlockNoise:
-        """Fresh noise that starts `samples` (a multiple of 64) further on."""
-        if samples % BLOCK:
-            raise ValueError(f"a chunk must start at a multiple of {BLOCK} samples, not at {samples}")
-        return BlockNoise(self.seed, self.first_block + samples // BLOCK, self.stream)
+        """Fresh noise that starts `samples` further on."""
+        start = self.first_block * BLOCK + self.offset + samples
+        return BlockNoise(self.seed, start // BLOCK, self.stream, start % BLOCK)
 
     def substream(self, name: str) -> BlockNoise:
         """Independent noise shared by all samples of this seed, whatever the block it is asked from."""

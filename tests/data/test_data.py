@@ -69,7 +69,7 @@ def test_the_module_serves_numbers_in_range_from_any_worker():
         served = plain.on_after_batch_transfer(Batch(a.x, a.y), 0)
         assert served.x.dtype == torch.float32 and served.x.min() >= -1 and served.x.max() <= 1
     assert sum(len(b.x) for b in plain.batches("test")) == 400
-    assert sum(len(b.x) for b in plain.batches("test", limit=30)) == 30
+    assert sum(len(b.x) for b in plain.batches("test", stop=30)) == 30
 
 
 def test_bad_data_settings_are_named():

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
 
+from ..distributed import rank
 from ..errors import check_number
 from ..lightning.module import GEBMModule
 
 
 class BaseUpdateCallback(pl.Callback):
-    """Calls `on_base_update` after every `every_n_base_updates`-th base update; None for never."""
+    """Calls `on_base_update` after every `every_n_base_updates`-th base update; None for never.
+
+    Of several processes only the first calls it, unless `everywhere`: then all do, at the same updates.
+    """
+
+    everywhere: ClassVar[bool] = True
 
     def __init__(self, every_n_base_updates: int | None) -> None:
         if every_n_base_updates is not None:
@@ -28,7 +34,8 @@ class BaseUpdateCallback(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         if pl_module.base_updates != self._seen:
             self._seen = pl_module.base_updates
-            if self.every is not None and self._seen % self.every == 0:
+            due = self.every is not None and self._seen % self.every == 0
+            if due and (self.everywhere or rank() == 0):
                 self.on_base_update(trainer, pl_module)
 
     def on_base_update(self, trainer: pl.Trainer, module: GEBMModule) -> None:
@@ -46,7 +53,7 @@ def common_cadence(*cadences: int | None) -> int | None:
 
 def log(trainer: pl.Trainer, metrics: dict[str, Any], module: GEBMModule) -> None:
     """Send numbers to every logger, by base update."""
-    for logger in trainer.loggers:
+    for logger in trainer.loggers if rank() == 0 else []:
         logger.log_metrics({k: float(v) for k, v in metrics.items()}, step=module.base_updates)
 
 

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from torch import nn
 
 from ..data.datamodule import SPLITS
+from ..distributed import rank
 from ..errors import UserError, check_number
 from ..gebm import GEBM
 from ..lightning.module import GEBMModule
@@ -22,6 +23,7 @@ from ..metrics.scores import Scorer, check_settings
 from ..samplers import SIR, LatentSampler, Refiner
 from .cadence import BaseUpdateCallback, log, log_image
 from .images import curve_figure, save
+from .monitor import bounds
 
 
 class Evaluation(BaseUpdateCallback):
@@ -71,7 +73,7 @@ class Evaluation(BaseUpdateCallback):
     def check(self, data: Any, gebm: GEBM) -> None:
         """Raise before training if the extractor does not take the data, or there are no classes to score."""
         for split in self.splits:
-            for batch in data.batches(split, limit=2):
+            for batch in data.batches(split, stop=2):
                 extract(self.features, [batch.x])
         if self.per_class:
             check_per_class(gebm, {split: data.dataset(split).y for split in self.splits})
@@ -92,6 +94,7 @@ class Evaluation(BaseUpdateCallback):
             for split, scores in row["scores"].items():
                 for key in (f"fid_{self.features.name}", "relative_fid"):
                     metrics[f"{split}/{key}/{row['method'].replace(' ', '_')}"] = scores[key]
+        module.evaluated, module.evaluated_at = metrics, module.base_updates
         log(trainer, metrics, module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -114,6 +117,9 @@ class Evaluation(BaseUpdateCallback):
         if self.curve_steps and isinstance(sampler, LatentSampler):
             n = min(self.num_samples, 5000)
             curve = sampling_curve(gebm, sampler, self.features, self._scorers, n, pl_module.seed, self.curve_steps)
+        if rank() != 0:
+            return
+        if curve:
             settled = {split: scores["relative_fid"] for split, scores in rows[-1]["scores"].items()}
             figure, path = curve_figure(curve, settled, str(self.features.name)), folder / "images" / "relative_fid.png"
             save(figure, path)
@@ -122,6 +128,7 @@ class Evaluation(BaseUpdateCallback):
         summary = {
             "rows": rows,
             "curve": curve,
+            "bounds": {split: bounds(gebm, data.batches(split, stop=1000), 1000) for split in ("train", "val")},
             "protocol": protocol(
                 self.features, self._scorers, data, self.num_samples, pl_module.seed, base, self.methods
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -25,6 +26,8 @@ class Monitor(BaseUpdateCallback):
         num_samples: real images of each split, and base samples, behind the bounds.
     """
 
+    everywhere: ClassVar[bool] = False
+
     def __init__(self, every_n_base_updates: int = 10, bounds_every: int = 100, num_samples: int = 1000) -> None:
         super().__init__(common_cadence(every_n_base_updates, bounds_every))
         check_number("callbacks.monitor.num_samples", num_samples, low=1, integer=True)
@@ -40,7 +43,7 @@ class Monitor(BaseUpdateCallback):
         if module.base_updates % self.bounds_every == 0:
             data = trainer.datamodule  # type: ignore[attr-defined]
             for split in ("train", "val"):
-                batches = data.batches(split, limit=self.num_samples)
+                batches = data.batches(split, stop=self.num_samples)
                 metrics |= {f"{split}/eval_{k}": v for k, v in bounds(module.gebm, batches, self.num_samples).items()}
         if metrics:
             log(trainer, metrics, module)

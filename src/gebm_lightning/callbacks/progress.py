@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from ..distributed import rank
 from ..lightning.module import GEBMModule
 from .cadence import BaseUpdateCallback
 
 
 class Progress(BaseUpdateCallback):
     """Base updates done of all, time left, and the bound on the last batch; plain lines where there is no terminal."""
+
+    everywhere: ClassVar[bool] = False
 
     def __init__(self, every_n_base_updates: int = 10, lines: int = 10) -> None:
         super().__init__(every_n_base_updates)
@@ -25,7 +28,7 @@ class Progress(BaseUpdateCallback):
         super().on_train_start(trainer, pl_module)
         self._total = max(getattr(c, "max_base_updates", 0) for c in trainer.callbacks)  # type: ignore[attr-defined]
         console = Console()
-        if console.is_terminal:
+        if console.is_terminal and rank() == 0:
             columns = (
                 TextColumn("base updates"),
                 BarColumn(),

@@ -8,12 +8,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from ..distributed import broadcast
 from ..errors import UserError, check_number
 from ..lightning.module import GEBMModule
-from ..metrics.features import extract
+from ..metrics.compare import sample_features
 from ..metrics.reference import real_features
 from ..metrics.relative_kid import kid_rows, relative_kid_test
-from ..noise import BlockNoise
 from ..samplers import BaseSampler
 from .cadence import BaseUpdateCallback, log
 
@@ -60,16 +60,16 @@ class ReduceLROnKID(BaseUpdateCallback):
         super().on_train_start(trainer, pl_module)
         data = trainer.datamodule  # type: ignore[attr-defined]
         self.features.to(pl_module.device)
+        self._size = min(self.num_samples, len(data.dataset("train")))
         self._real = real_features(data, self.features, "train", pl_module.device, self.num_samples)
 
     def on_base_update(self, trainer: pl.Trainer, module: GEBMModule) -> None:
         gebm, _ = module.evaluation_gebm()
-        n = len(self._real)
         # New latents each time: the test asks for independent samples.
         stream = f"reduce_lr/{module.base_updates}"
-        y = gebm.sample_labels(n, BlockNoise(module.seed, stream=f"{stream}/labels"))
-        x = BaseSampler().refine(gebm, n, BlockNoise(module.seed, stream=stream), y).x
-        rows = kid_rows(extract(self.features, x.split(512), module.device), self._real)
+        generated, *_ = sample_features(gebm, BaseSampler(), self.features, self._size, module.seed, stream)
+        rows = broadcast(None if self._real is None else kid_rows(generated, self._real))
+        assert rows is not None
         if len(self.rows) >= self.lag:
             difference, p = relative_kid_test(rows, self.rows[-self.lag])
             self.failures = self.failures + 1 if p > self.threshold else 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from ..distributed import rank
 from ..errors import UserError, check_number
 from ..gebm import GEBM, call_base
 from ..lightning.module import GEBMModule
@@ -29,6 +30,8 @@ class LatentSampling(BaseUpdateCallback):
         strip_steps: steps shown in the strip, early to late.
         strip_rows: chains shown in the strip.
     """
+
+    everywhere: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class LatentSampling(BaseUpdateCallback):
         self._write(trainer, module, f"-{module.base_updates:07d}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if not pl_module.interrupted:
+        if not pl_module.interrupted and rank() == 0:
             self._write(trainer, pl_module, "")
 
     def _write(self, trainer: pl.Trainer, module: GEBMModule, suffix: str) -> None:

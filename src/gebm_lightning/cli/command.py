@@ -55,7 +55,7 @@ def run_command(
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        sentence = _sentence(error)
+        sentence = expected_error(error)
         if sentence is None or "debug=true" in (a.lower() for a in arguments):
             raise
         print(f"error: {sentence}", file=sys.stderr)
@@ -80,7 +80,7 @@ def _refuse_lists(arguments: list[str]) -> None:
             )
 
 
-def _sentence(error: BaseException) -> str | None:
+def expected_error(error: BaseException) -> str | None:
     """The one sentence for an expected error; None for a defect of ours, whose traceback is wanted."""
     chain: list[BaseException] = []
     current: BaseException | None = error

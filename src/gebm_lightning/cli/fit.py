@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -19,19 +21,22 @@ from ..errors import UserError, check_number, first_line
 from ..gebm import GEBM
 from ..lightning import GEBMModule
 from ..lightning.checkpoint import find_checkpoint, read_checkpoint, restore
+from ..metrics.report import write_json
 from ..noise import BlockNoise
 from ..samplers import sampling_mode
+from .launch import process_rank
 
 
-def fit(cfg: DictConfig, run_dir: Path) -> bool:
-    """Train as `cfg` says, in `run_dir`; True if the run was interrupted and can be resumed.
+def fit(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """Train as `cfg` says, in `run_dir`; the signal that interrupted it, or 0, and what `finished.json` holds otherwise.
 
-    A config that says `resume` was read from a file, and so is not trusted to name other code than this package's.
+    Of several processes only the first writes. A config that says `resume` was read from a file, and so is not trusted to name other code than this package's.
 
     Raises:
         UserError: the config asks for what cannot be done; then nothing is written.
     """
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
         ".*TensorBoard.*",
@@ -41,7 +46,8 @@ def fit(cfg: DictConfig, run_dir: Path) -> bool:
         warnings.filterwarnings("ignore", message=message)
     resumed = cfg.resume is not None
     trusted = not resumed
-    if not resumed and (run_dir / "config.yaml").exists():
+    first = process_rank() == 0
+    if first and not resumed and (run_dir / "config.yaml").exists():
         raise UserError(f"{run_dir} holds a run already: go on with resume={run_dir}, or choose another name or folder")
     check_number("seed", cfg.seed, low=0, integer=True)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -62,25 +68,42 @@ def fit(cfg: DictConfig, run_dir: Path) -> bool:
         if resumed and hasattr(logger, "keep_until"):
             logger.keep_until = read_checkpoint(run_dir)["gebm_lightning"]["base_updates"]
     trainer = instantiate(cfg.trainer, trusted, default_root_dir=str(run_dir), logger=loggers, callbacks=callbacks)
-    fresh = not run_dir.exists() or not any(run_dir.iterdir())
+    fresh = first and (not run_dir.exists() or not any(run_dir.iterdir()))
     finished = False
     try:
-        _start_loggers(loggers, cfg)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        temporary = run_dir / "config.tmp"
-        temporary.write_text(OmegaConf.to_yaml(cfg, resolve=True))
-        os.replace(temporary, run_dir / "config.yaml")
+        if first:
+            _start_loggers(loggers, cfg)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            temporary = run_dir / "config.tmp"
+            temporary.write_text(OmegaConf.to_yaml(cfg, resolve=True))
+            os.replace(temporary, run_dir / "config.yaml")
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         finished = True
     except (KeyboardInterrupt, SystemExit):
         if not (run_dir / "checkpoints" / "last.ckpt").exists():
             raise
-        module.interrupted = True
+        module.interrupted = module.interrupted or signal.SIGINT
     finally:
-        _finish(loggers, failed=not finished)
+        if first:
+            _finish(loggers, failed=not finished)
         if fresh and not finished and not (run_dir / "checkpoints").exists():
             shutil.rmtree(run_dir, ignore_errors=True)
-    return module.interrupted
+    result: dict[str, Any] = {"interrupted": int(module.interrupted), "base_updates": module.base_updates}
+    if first and not module.interrupted:
+        result["objective"] = objective_value(run_dir, cfg.sweep_objective)
+        write_json(run_dir / "finished.json", result)
+    return result
+
+
+def objective_value(run_dir: Path, key: str) -> float | None:
+    """The number that `sweep_objective`, "<method>/<split>/<score>", names in a run's summary; None if it has none such."""
+    path = run_dir / "summary.json"
+    if not path.is_file():
+        return None
+    rows = {row["method"].replace(" ", "_"): row["scores"] for row in json.loads(path.read_text())["rows"]}
+    method, split, score = [*key.split("/", 2), "", ""][:3]
+    value = rows.get(method, {}).get(split, {}).get(score)
+    return None if value is None else float(value)
 
 
 def _dry_run(module: GEBMModule, data: Any, callbacks: list[Any]) -> None:

@@ -20,6 +20,7 @@ class TrainSchema:
     init: str | None = None
     resume: str | None = None
     run_dir: str | None = None
+    sweep_objective: str = MISSING
     debug: bool = False
     model: Any = MISSING
     objective: Any = MISSING

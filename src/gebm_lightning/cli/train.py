@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,79 +11,84 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..errors import UserError
 from .command import run_command
+from .launch import launch, launched, process_rank
+from .resume import choose_run_dir, resumed_config
 
 
 def main() -> None:
     """Entry of `train.py` and `gebm-train`."""
-    run_command("train", _task, _with_run_dir)
+    run_command("train", _task, choose_run_dir)
 
 
-def _with_run_dir(arguments: list[str]) -> list[str]:
-    if {"-m", "--multirun"} & set(arguments) and any(a.startswith("run_dir=") for a in arguments):
-        raise UserError("run_dir: each job of a sweep has its own folder, sweeps/NAME/…; choose name=NAME")
-    # A resumed run writes into its own folder, which Hydra has to know before it makes a new one.
-    for argument in arguments:
-        match = re.fullmatch(r"resume=(['\"]?)(.+)\1", argument)
-        if match and match[2] != "null":
-            _check_resumable(Path(match[2]))
-            return [*arguments, f"hydra.run.dir='{match[2]}'"]
-    return arguments
-
-
-def _check_resumable(folder: Path) -> None:
-    from ..config import load_config
-    from ..lightning.checkpoint import read_checkpoint
-
-    if folder.suffix == ".ckpt":
-        raise UserError(f"resume={folder}: give the run's folder, not a checkpoint in it")
-    load_config(folder)
-    read_checkpoint(folder, to_resume=True)
-
-
-def _task(cfg: DictConfig) -> None:
+def _task(cfg: DictConfig) -> Any:
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
-    from .fit import fit
+    from .sweep import take_up
 
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
+    sweep = hydra_cfg.mode is RunMode.MULTIRUN
     if cfg.resume is not None:
-        cfg = _resume_config(run_dir, list(hydra_cfg.overrides.task))
+        cfg = resumed_config(run_dir, list(hydra_cfg.overrides.task))
     with open_dict(cfg):
         cfg.run_dir = str(run_dir)
+    if sweep:
+        done = take_up(cfg, run_dir)
+        if done is not None:
+            return done["objective"]
     try:
-        interrupted = fit(cfg, run_dir)
+        result = run(cfg, run_dir)
     finally:
         if run_dir.is_dir() and not any(run_dir.iterdir()):
             run_dir.rmdir()
-    if interrupted:
+    if result["interrupted"]:
+        end_early(result["interrupted"], run_dir)
+    if process_rank() == 0:
+        print(run_dir)
+    return result["objective"] if sweep and process_rank() == 0 else None
+
+
+def run(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """One run, in this process or in one for each device."""
+    devices = count_devices(cfg.trainer.devices)
+    if devices == 1 or launched():
+        return work(cfg, str(run_dir))
+    if cfg.trainer.num_nodes > 1:
+        raise UserError(
+            f"trainer.num_nodes={cfg.trainer.num_nodes}: runs on several machines are started by torchrun or SLURM, on each of them"
+        )
+    from ..lightning.trainer import check_devices
+
+    check_devices({k: v for k, v in OmegaConf.to_container(cfg.trainer).items() if k in ("devices", "accelerator")})  # type: ignore[union-attr]
+    result: dict[str, Any] = launch(work, devices, cfg, str(run_dir))
+    return result
+
+
+def work(cfg: DictConfig, run_dir: str) -> dict[str, Any]:
+    """What every process of a run does."""
+    from .fit import fit
+
+    return fit(cfg, Path(run_dir))
+
+
+def count_devices(devices: Any) -> int:
+    """Processes on one machine for `trainer.devices`; whatever is none is left to `make_trainer` to refuse."""
+    if OmegaConf.is_list(devices):
+        return max(len(devices), 1)
+    return int(devices) if str(devices).isdigit() and int(devices) > 0 else 1
+
+
+def end_early(reason: int, run_dir: Path) -> None:
+    """Leave after an interruption, with a status that tells a scheduler so: 128 + the signal's number, or 75 for the time limit."""
+    from ..callbacks.checkpoint import TIME_LIMIT
+    from .requeue import requeue
+
+    if process_rank() == 0:
         print(f"interrupted; go on with: resume={run_dir}", file=sys.stderr)
-        sys.exit(130)
-    print(run_dir)
-
-
-def _resume_config(folder: Path, overrides: list[str]) -> DictConfig:
-    """The run's own config, with those overrides that may change, and its loggers pointed at where the run is now."""
-    from ..config import load_config
-
-    cfg = load_config(folder)
-    before: Any = cfg.trainer.max_base_updates
-    with open_dict(cfg):
-        for override in overrides:
-            key, _, value = override.partition("=")
-            if key.startswith(("trainer.", "callbacks.", "logger.")) or key == "debug":
-                OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
-            elif key != "resume":
-                raise UserError(
-                    f"{override}: a resumed run keeps its config; only trainer, callbacks and logger keys may change"
-                )
-        for node in cfg.logger.values():
-            if OmegaConf.is_config(node) and "save_dir" in node:
-                node.save_dir = str(folder)
-        cfg.resume = str(folder)
-    if cfg.trainer.max_base_updates != before and any(cfg.optim.get(f"{p}_scheduler") for p in ("energy", "base")):
-        print(f"note: the learning-rate schedules stay those of a run of {before} base updates", file=sys.stderr)
-    return cfg
+    if reason != signal.SIGINT:
+        requeue(reason)
+    sys.exit(75 if reason == TIME_LIMIT else 128 + reason)
 
 
 if __name__ == "__main__":

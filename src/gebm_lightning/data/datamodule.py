@@ -96,10 +96,10 @@ class ImageDataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return Batch(to_unit(batch.x), batch.y)
 
-    def batches(self, split: str, size: int = 512, limit: int | None = None) -> Iterator[Batch]:
-        """The first `limit` samples of a split in order, as `Batch`es in [−1, 1] on the CPU."""
+    def batches(self, split: str, size: int = 512, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """Samples `start` to `stop` of a split in order, as `Batch`es in [−1, 1] on the CPU."""
         data = self.dataset(split)
-        n = len(data) if limit is None else min(limit, len(data))
-        for start in range(0, n, size):
-            batch = data.__getitems__(range(start, min(start + size, n)))
+        stop = len(data) if stop is None else min(stop, len(data))
+        for first in range(start, stop, size):
+            batch = data.__getitems__(range(first, min(first + size, stop)))
             yield Batch(to_unit(batch.x), batch.y)

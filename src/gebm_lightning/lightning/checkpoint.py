@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from ..distributed import rank
 from ..errors import UserError, first_line
 from ..gebm import GEBM
 from .module import FORMAT_VERSION
 
 
 def find_checkpoint(run_dir: str | Path) -> Path:
-    """The newest checkpoint of a run's folder, or the file itself.
+    """The newest readable checkpoint of a run's folder, or the file itself; says so where it is not the last one.
 
     Raises:
         UserError: there is none.
@@ -26,10 +30,34 @@ def find_checkpoint(run_dir: str | Path) -> Path:
         if not path.is_file():
             raise UserError(f"there is no checkpoint {path}")
         return path
-    last = path / "checkpoints" / "last.ckpt"
+    last, previous = (path / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
     if not last.is_file():
         raise UserError(f"{path} has no checkpoint: {last} is missing; the run ended before its first one")
+    problem = _damage(last)
+    if problem is not None and previous.is_file() and _damage(previous) is None:
+        print(f"note: {last} is damaged ({problem}): going back to {previous}", file=sys.stderr)
+        return previous
     return last
+
+
+def _damage(path: Path) -> str | None:
+    try:
+        _load(path)
+    except _DAMAGE as error:
+        return first_line(error)
+    return None
+
+
+_DAMAGE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile)
+
+
+def _load(path: Path) -> Any:
+    # torch does not compare the archive's checksums; a changed byte in a weight would go unseen.
+    with zipfile.ZipFile(path) as archive:
+        wrong = archive.testzip()
+    if wrong is not None:
+        raise ValueError(f"its part {wrong} has a wrong checksum")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_checkpoint(run_dir: str | Path, to_resume: bool = False) -> dict[str, Any]:
@@ -40,8 +68,8 @@ def read_checkpoint(run_dir: str | Path, to_resume: bool = False) -> dict[str, A
     """
     path = find_checkpoint(run_dir)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        checkpoint = _load(path)
+    except _DAMAGE as error:
         raise UserError(f"{path} is damaged or no checkpoint: {first_line(error)}") from error
     ours = checkpoint.get("gebm_lightning") if isinstance(checkpoint, dict) else None
     if not isinstance(ours, dict) or "state_dict" not in checkpoint:
@@ -79,14 +107,39 @@ def restore(gebm: GEBM, checkpoint: dict[str, Any], ema: bool) -> bool:
     return bool(ema and averaged)
 
 
-def write_checkpoint(trainer: pl.Trainer, path: Path) -> None:
-    """Save all state of a trainer, all or nothing: a temporary file, flushed to disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_checkpoint(trainer: pl.Trainer, path: Path, before: Callable[[], None] | None = None) -> None:
+    """Save all state of a trainer, all or nothing: a temporary file, flushed to disk, then renamed.
+
+    Every process takes part, the first one writes; `before` is what it does once the file is complete, before the renaming.
+    """
     temporary = path.with_suffix(".tmp")
     try:
+        if rank() == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if rank() == 0:
+            _flush(temporary)
+            if before is not None:
+                before()
+            os.replace(temporary, path)
+            _flush(path.parent)
     finally:
+        if rank() == 0:
+            temporary.unlink(missing_ok=True)
+
+
+def keep_as(path: Path, name: str) -> None:
+    """Give a file, if it is there, a second name beside its own; at no moment is the first one gone."""
+    if path.is_file():
+        temporary = path.with_name(f"{name}.tmp")
         temporary.unlink(missing_ok=True)
+        os.link(path, temporary)
+        os.replace(temporary, path.with_name(name))
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -10,13 +10,15 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from .. import distributed
 from .._version import __version__
 from ..data.batch import Batch
 from ..errors import UserError
-from ..gebm import GEBM, call_base, estimate_log_partition
+from ..gebm import GEBM, call_base, estimate_log_partition, full_precision
 from ..noise import BlockNoise
 from ..objectives import Objective
 from ..objectives.penalties import AtLabels
+from . import generators
 from .optim import Optim
 
 FORMAT_VERSION = 1
@@ -40,11 +42,12 @@ class GEBMModule(pl.LightningModule):
         steps: batches seen.
         logs: numbers of the last step, detached.
         ema: running average of the base, where a callback keeps one.
-        interrupted: a signal asked the run to end early.
+        interrupted: the number of the signal that asked the run to end early, or 0.
+        evaluated: what the last evaluation while training found, and after how many base updates.
     """
 
     ema: nn.Module | None
-    interrupted: bool = False
+    interrupted: int = 0
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class GEBMModule(pl.LightningModule):
         self.steps = self.base_updates = self.energy_since_base = 0
         self.logs: dict[str, Tensor] = {}
         self.ema = None
+        self.evaluated, self.evaluated_at = dict[str, float](), 0
 
     @property
     def critic(self) -> nn.Module:
@@ -90,8 +94,11 @@ class GEBMModule(pl.LightningModule):
         # The player that stays as it is has its buffers stay as well, and is seen as it will be when sampled.
         self.gebm.base.train(self.train_mode != "energy")
         self.critic.train(self.train_mode != "base")
+        distributed.synchronise(self.gebm, self.critic)
+        distributed.same_everywhere(self)
         if self.steps == 0 and self.train_mode != "base":
-            c = estimate_log_partition(self.gebm, BlockNoise(self.seed, stream="train/initial"))
+            with distributed.alone():
+                c = estimate_log_partition(self.gebm, BlockNoise(self.seed, stream="train/initial"))
             with torch.no_grad():
                 self.gebm.log_partition.copy_(c)
 
@@ -126,16 +133,16 @@ class GEBMModule(pl.LightningModule):
             if still is None or scheduler.optimizer is not self.trainer.optimizers[still]:
                 scheduler.step()
 
-    def _noise(self, player: str) -> BlockNoise:
-        return BlockNoise(self.seed, stream=f"train/{self.steps}/{player}")
+    def _noise(self, player: str, n: int) -> BlockNoise:
+        return BlockNoise(self.seed, stream=f"train/{self.steps}/{player}").shifted(distributed.rank() * n)
 
     def _energy_update(self, x_real: Tensor, y: Tensor | None, optimizer: LightningOptimizer) -> None:
-        noise = self._noise("energy")
+        noise = self._noise("energy", x_real.shape[0])
         critic = self.critic if y is None else AtLabels(self.critic, y)
         with self.toggled_optimizer(optimizer):
             with torch.no_grad():
                 x_base = call_base(self.gebm.base, self.gebm.prior.sample(x_real.shape[0], noise), y).to(x_real)
-            e_real, e_base = full_precision(critic(x_real)), full_precision(critic(x_base))
+            e_real, e_base = (distributed.gather(full_precision(critic(x))) for x in (x_real, x_base))
             loss, logs = self.objective.energy_loss(e_real, e_base, self.gebm.log_partition)
             self.logs |= {"loss/energy": loss.detach(), **{f"train/{k}": v for k, v in logs.items()}}
             # Second derivatives and squared norms of gradients lose too much in half precision.
@@ -143,16 +150,16 @@ class GEBMModule(pl.LightningModule):
                 for name, penalty in self.objective.penalties.items():
                     if penalty is None:
                         continue
-                    value = penalty(critic, x_real, x_base, noise)
-                    self.logs[f"penalty/{name}"] = value.detach()
+                    value = penalty(critic, x_real, x_base, noise) / distributed.world_size()
+                    self.logs[f"penalty/{name}"] = distributed.all_sum(value.detach())
                     loss = loss + value
             self._descend(loss, optimizer, self.critic.parameters(), self.optim.energy_clip_norm)
 
     def _base_update(self, n: int, y: Tensor | None, optimizer: LightningOptimizer) -> None:
         with self.toggled_optimizer(optimizer):
-            z = self.gebm.prior.sample(n, self._noise("base"))
+            z = self.gebm.prior.sample(n, self._noise("base", n))
             x = call_base(self.gebm.base, z, y)
-            e_base = full_precision(self.critic(x) if y is None else self.critic(x, y))
+            e_base = distributed.gather(full_precision(self.critic(x) if y is None else self.critic(x, y)))
             loss, logs = self.objective.base_loss(e_base, self.gebm.log_partition)
             self.logs |= {"loss/base": loss.detach(), **{f"train/{k}": v for k, v in logs.items()}}
             self._descend(loss, optimizer, self.gebm.base.parameters(), self.optim.base_clip_norm)
@@ -160,8 +167,11 @@ class GEBMModule(pl.LightningModule):
     def _descend(
         self, loss: Tensor, optimizer: LightningOptimizer, parameters: Iterable[nn.Parameter], clip: float | None
     ) -> None:
+        parameters = list(parameters)
         optimizer.zero_grad()
         self.manual_backward(loss)
+        # c's gradient is a function of the gathered batch, the same on every process already.
+        distributed.reduce_gradients(parameters)
         if clip is not None:
             nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
@@ -174,17 +184,16 @@ class GEBMModule(pl.LightningModule):
             "steps": self.steps,
             "base_updates": self.base_updates,
             "energy_since_base": self.energy_since_base,
+            "generators": distributed.gather_objects(generators.get_states()),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["gebm_lightning"]
         self.steps, self.base_updates = state["steps"], state["base_updates"]
         self.energy_since_base = state["energy_since_base"]
+        states = state.get("generators", [])
+        if distributed.rank() < len(states):
+            generators.set_states(states[distributed.rank()])
         if self.ema is None:
             weights = checkpoint["state_dict"]
             checkpoint["state_dict"] = {k: v for k, v in weights.items() if not k.startswith("ema.")}
-
-
-def full_precision(v: Tensor) -> Tensor:
-    """Critic outputs as float32 where autocast made them half: log-sum-exps need it; doubles stay doubles."""
-    return v.float() if v.dtype in (torch.bfloat16, torch.float16) else v

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from ..errors import UserError
+from .strategy import PlayersStrategy
 
 PRECISIONS = ("32", "32-true", "64", "64-true", "bf16-mixed")
 OURS = {
@@ -57,7 +58,14 @@ def make_trainer(max_base_updates: int, **kwargs: Any) -> pl.Trainer:
             f"trainer.precision={precision} is not supported: one gradient scaler cannot serve two players; "
             f"choose one of {', '.join(PRECISIONS)}"
         )
-    _check_devices(kwargs)
+    strategy = kwargs.pop("strategy", None) or "auto"
+    if strategy not in ("auto", "ddp"):
+        raise UserError(
+            f"trainer.strategy={strategy} is not made for two players that take turns: leave it at auto, which reduces the "
+            "gradients of the player whose turn it is"
+        )
+    if check_devices(kwargs) > 1:
+        kwargs["strategy"] = PlayersStrategy()
     kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), StopAtBaseUpdates(max_base_updates)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
@@ -66,7 +74,8 @@ def make_trainer(max_base_updates: int, **kwargs: Any) -> pl.Trainer:
         )
 
 
-def _check_devices(kwargs: dict[str, Any]) -> None:
+def check_devices(kwargs: dict[str, Any]) -> int:
+    """How many processes will train, on all nodes."""
     devices, accelerator = kwargs.get("devices", 1), str(kwargs.get("accelerator", "auto"))
     gpus = torch.cuda.device_count()
     if accelerator in ("gpu", "cuda") and gpus == 0:
@@ -85,7 +94,4 @@ def _check_devices(kwargs: dict[str, Any]) -> None:
         raise UserError(f"trainer.devices={indices}: this machine has {gpus} GPUs, numbered from 0")
     if accelerator != "cpu" and gpus and count > gpus:
         raise UserError(f"trainer.devices={devices}: this machine has {gpus} GPUs")
-    if count > 1 or int(kwargs.get("num_nodes", 1)) > 1:
-        raise UserError(
-            f"trainer.devices={devices}: training on more than one device is not supported yet; take devices=1"
-        )
+    return count * int(kwargs.get("num_nodes", 1))

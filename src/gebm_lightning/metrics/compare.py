@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..distributed import broadcast, gather_objects, gather_rows, rank, shard
 from ..errors import UserError
 from ..gebm import GEBM, call_base
 from ..noise import BlockNoise
@@ -31,15 +32,38 @@ def real_scorers(
     max_real: int = MAX_REAL,
     **settings: Any,
 ) -> dict[str, Scorer]:
-    """A scorer with `settings` for each real split of a data module."""
+    """A scorer with `settings` for each real split of a data module; none but on rank 0, though all must call this."""
     features.to(device)
     scorers = {}
     for split in splits:
         real = real_features(data, features, split, device, max_real)
-        labels = data.dataset(split).y
-        labels = None if labels is None else labels[: len(real)]
-        scorers[split] = Scorer(str(features.name), real, seed, labels=labels, **settings)
+        if real is not None:
+            labels = data.dataset(split).y
+            labels = None if labels is None else labels[: len(real)]
+            scorers[split] = Scorer(str(features.name), real, seed, labels=labels, **settings)
     return scorers
+
+
+def sample_features(
+    gebm: GEBM, refiner: Refiner, features: nn.Module, n: int, seed: int, stream: str = "evaluation"
+) -> tuple[Tensor, Tensor | None, dict[str, Any]]:
+    """(n, f) features of n samples, their labels (n,), and numbers about the sampling; processes share the work."""
+    labels = gebm.sample_labels(n, BlockNoise(seed, stream="labels" if stream == "evaluation" else f"{stream}/labels"))
+    start, stop = shard(n)
+    device, generated, info = gebm.log_partition.device, torch.empty(0, dtype=torch.float64), {}
+    if stop > start:
+        mine = None if labels is None else labels[start:stop]
+        began = time.perf_counter()
+        samples = refiner.refine(gebm, stop - start, BlockNoise(seed, stream=stream).shifted(start), mine)
+        info = {k: v for k, v in samples.info.items() if not isinstance(v, Tensor)}
+        info["seconds"] = time.perf_counter() - began
+        generated = extract(features, samples.x.split(512), device)
+    parts = [(part, count) for part, count in gather_objects((info, stop - start)) if count]
+    info = {
+        k: sum(part[k] * count for part, count in parts) / n if isinstance(v, float) else v
+        for k, v in parts[0][0].items()
+    }
+    return gather_rows(generated), None if labels is None else labels.cpu(), info
 
 
 def compare(
@@ -56,6 +80,7 @@ def compare(
 
     All start from the same generator: where a refiner begins with latents, they are the base's own. An extractor whose
     weights have a classifier of ImageNet gives the Inception Score besides; `per_class` adds the scores within each class.
+    Several processes share the sampling; rank 0 scores, and all have the rows.
 
     Raises:
         UserError: `per_class` for an unconditional model or data without labels.
@@ -63,34 +88,41 @@ def compare(
     if per_class:
         check_per_class(gebm, {split: scorer.labels for split, scorer in scorers.items()})
     rows: list[Row] = []
-    device = gebm.log_partition.device
     base_fid: dict[str, float] = {}
-    labels = gebm.sample_labels(num_samples, BlockNoise(seed, stream="labels"))
     for name, refiner in {"base": BaseSampler(), **refiners}.items():
-        start = time.perf_counter()
-        samples = refiner.refine(gebm, num_samples, BlockNoise(seed, stream="evaluation"), labels)
-        seconds = time.perf_counter() - start
-        generated = extract(features, samples.x.split(512), device)
-        info = {k: v for k, v in samples.info.items() if not isinstance(v, Tensor)}
-        row: Row = {"method": name, "seconds": seconds, **info, "scores": {}}
-        class_scores = getattr(features, "class_scores", None)
-        if labels is not None and class_scores is not None:
-            guesses = class_scores(generated).argmax(1)
-            row["class_accuracy"] = (guesses == labels.cpu()).double().mean().item()
-        logits = features.logits(generated) if isinstance(features, Inception) else None
-        if logits is not None:
-            row["inception_score"], row["inception_score_std"] = inception_score(logits, seed)
-        if per_class and labels is not None:
-            row["classes"] = {split: scorer.by_class(generated, labels.cpu()) for split, scorer in scorers.items()}
-        for split, scorer in scorers.items():
-            scores = scorer(generated)
-            fid = scores[f"fid_{scorer.name}"]
-            base_fid.setdefault(split, fid)
-            row["scores"][split] = scores | {"relative_fid": fid / base_fid[split]}
-        rows.append(row)
-        if on_row is not None:
+        generated, labels, info = sample_features(gebm, refiner, features, num_samples, seed)
+        row: Row = {"method": name, **info, "scores": {}}
+        if rank() == 0:
+            _score(row, generated, labels, features, scorers, base_fid, seed, per_class)
+        rows.append(broadcast(row))
+        if on_row is not None and rank() == 0:
             on_row(row)
     return rows
+
+
+def _score(
+    row: Row,
+    generated: Tensor,
+    labels: Tensor | None,
+    features: nn.Module,
+    scorers: Mapping[str, Scorer],
+    base_fid: dict[str, float],
+    seed: int,
+    per_class: bool,
+) -> None:
+    class_scores = getattr(features, "class_scores", None)
+    if labels is not None and class_scores is not None:
+        row["class_accuracy"] = (class_scores(generated).argmax(1) == labels).double().mean().item()
+    logits = features.logits(generated) if isinstance(features, Inception) else None
+    if logits is not None:
+        row["inception_score"], row["inception_score_std"] = inception_score(logits, seed)
+    if per_class and labels is not None:
+        row["classes"] = {split: scorer.by_class(generated, labels) for split, scorer in scorers.items()}
+    for split, scorer in scorers.items():
+        scores = scorer(generated)
+        fid = scores[f"fid_{scorer.name}"]
+        base_fid.setdefault(split, fid)
+        row["scores"][split] = scores | {"relative_fid": fid / base_fid[split]}
 
 
 def check_per_class(gebm: GEBM, labels: Mapping[str, Tensor | None]) -> None:
@@ -117,10 +149,12 @@ def sampling_curve(
     wanted = sorted({0, *steps})
     device = gebm.log_partition.device
     labels = gebm.sample_labels(num_samples, BlockNoise(seed, stream="labels"))
-    collected: dict[int, list[Tensor]] = {step: [] for step in wanted}
-    for rows, noise in chunks(num_samples, BlockNoise(seed, stream="evaluation"), sampler.chunk):
+    collected: dict[int, list[Tensor]] = {step: [torch.empty(0, dtype=torch.float64)] for step in wanted}
+    first, last = shard(num_samples)
+    evaluation = BlockNoise(seed, stream="evaluation").shifted(first)
+    for rows, noise in chunks(last - first, evaluation, sampler.chunk) if last > first else ():
         z0 = gebm.prior.sample(rows.stop - rows.start, noise)
-        y = None if labels is None else labels[rows]
+        y = None if labels is None else labels[first:last][rows]
 
         def collect(step: int, state: Any, info: Any, y: Tensor | None = y) -> None:
             if step in collected:
@@ -136,10 +170,10 @@ def sampling_curve(
                 schedule=sampler.schedule,
                 on_step=collect,
             )
-    base = BaseSampler().refine(gebm, num_samples, BlockNoise(seed, stream="evaluation"), labels)
-    generated_base = extract(features, base.x.split(512), device)
+    generated_base, *_ = sample_features(gebm, BaseSampler(), features, num_samples, seed)
+    at = {s: gather_rows(torch.cat([p for p in parts if len(p)] or parts)) for s, parts in collected.items() if s > 0}
     curve: dict[str, list[float]] = {"step": [float(s) for s in wanted]}
     for split, scorer in scorers.items():
         reference = scorer.fid(generated_base)
-        curve[split] = [1.0 if s == 0 else scorer.fid(torch.cat(collected[s])) / reference for s in wanted]
+        curve[split] = [1.0 if s == 0 else scorer.fid(at[s]) / reference for s in wanted]
     return curve

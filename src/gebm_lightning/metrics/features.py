@@ -90,4 +90,4 @@ def extract(features: nn.Module, batches: Iterable[Tensor], device: torch.device
     for x in batches:
         x = to_unit(to_uint8(x)) if x.dim() == 4 else x
         parts.append(features(x.to(device, torch.float32)).double().cpu())
-    return torch.cat(parts)
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..distributed import broadcast, gather_rows, rank, shard
 from .features import extract
 
 MAX_REAL = 50_000
@@ -18,19 +19,22 @@ MAX_REAL = 50_000
 
 def real_features(
     data: Any, features: nn.Module, split: str, device: torch.device | str = "cpu", max_real: int = MAX_REAL
-) -> Tensor:
-    """(m, f) features of the first `max_real` samples of a split of a data module, in float64.
+) -> Tensor | None:
+    """(m, f) features of the first `max_real` samples of a split of a data module, in float64; None but on rank 0.
 
     Where the extractor is `costly` they are kept as float32 in `$GEBM_CACHE` (else `~/.cache/gebm_lightning`), under a key
     made of the source's settings, the split, its size and a sample of its bytes, the shape, and the extractor's weights.
+    Several processes share the work.
     """
     path = _cache_file(data, features, split, max_real) if getattr(features, "costly", False) else None
-    if path is not None:
-        try:
-            return torch.from_numpy(np.load(path, allow_pickle=False)).double()
-        except (OSError, ValueError, EOFError):
-            pass  # absent or damaged: made anew below
-    values = extract(features, (batch.x for batch in data.batches(split, size=64, limit=max_real)), device)
+    kept = _read(path) if path is not None and rank() == 0 else None
+    if broadcast(kept is not None):
+        return kept
+    start, stop = shard(min(len(data.dataset(split)), max_real))
+    batches = (batch.x for batch in data.batches(split, size=64, start=start, stop=stop))
+    values = gather_rows(extract(features, batches, device))
+    if rank() != 0:
+        return None
     if path is not None:
         values = values.float().double()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +43,13 @@ def real_features(
             np.save(file, values.float().numpy(), allow_pickle=False)
         os.replace(temporary, path)
     return values
+
+
+def _read(path: Path) -> Tensor | None:
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False)).double()
+    except (OSError, ValueError, EOFError):
+        return None  # absent or damaged: it is made anew
 
 
 def _cache_file(data: Any, features: nn.Module, split: str, max_real: int) -> Path:
