@@ -17,7 +17,14 @@ from gebm_lightning.noise import BlockNoise
 
 def test_a_run_folder_is_complete(run, tmp_path):
     assert run.parent == tmp_path / "runs"
-    assert {p.name for p in run.iterdir()} == {"config.yaml", "checkpoints", "images", "metrics.csv", "summary.json", "finished.json"}
+    assert {p.name for p in run.iterdir()} == {
+        "config.yaml",
+        "checkpoints",
+        "images",
+        "metrics.csv",
+        "summary.json",
+        "finished.json",
+    }
     assert {p.name for p in (run / "images").iterdir()} == {"grid.png", "strip.png", "relative_fid.png"}
     config = OmegaConf.load(run / "config.yaml")
     assert config.trainer.max_base_updates == 4 and "${" not in (run / "config.yaml").read_text()

@@ -20,7 +20,8 @@ def play(overrides: list[str], devices: int, out: str, dtype: str = "64-true") -
     import pytorch_lightning as pl
 
     class Losses(pl.Callback):
-        seen: list[dict[str, float]] = []
+        def __init__(self) -> None:
+            self.seen: list[dict[str, float]] = []
 
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
             self.seen.append({k: float(v) for k, v in pl_module.logs.items()})
@@ -29,7 +30,6 @@ def play(overrides: list[str], devices: int, out: str, dtype: str = "64-true") -
     torch.manual_seed(0)
     module = GEBMModule(*build_parts(cfg), instantiate(cfg.optim), instantiate(cfg.energy_schedule), "both", cfg.seed)
     losses = Losses()
-    losses.seen = []
     trainer = make_trainer(
         cfg.trainer.max_base_updates,
         accelerator="cpu",
@@ -42,7 +42,9 @@ def play(overrides: list[str], devices: int, out: str, dtype: str = "64-true") -
         default_root_dir=out,
     )
     trainer.fit(module, datamodule=instantiate(cfg.data))
-    torch.save({"state": module.state_dict(), "losses": losses.seen}, Path(out) / f"{trainer.global_rank}-of-{devices}.pt")
+    torch.save(
+        {"state": module.state_dict(), "losses": losses.seen}, Path(out) / f"{trainer.global_rank}-of-{devices}.pt"
+    )
     return {"rank": trainer.global_rank}
 
 

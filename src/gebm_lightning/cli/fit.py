@@ -30,7 +30,8 @@ from .launch import process_rank
 def fit(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Train as `cfg` says, in `run_dir`; the signal that interrupted it, or 0, and what `finished.json` holds otherwise.
 
-    Of several processes only the first writes. A config that says `resume` was read from a file, and so is not trusted to name other code than this package's.
+    Of several processes only the first writes. A config that says `resume` was read from a file, and so is not trusted to
+    name other code than this package's.
 
     Raises:
         UserError: the config asks for what cannot be done; then nothing is written.

@@ -84,3 +84,7 @@ def register() -> None:
     store.store("evaluate_schema", EvaluateSchema)
     OmegaConf.register_new_resolver("job_hash", _job_hash, replace=True)
     OmegaConf.register_new_resolver("first", _first, replace=True)
+
+
+# At import, because a launcher's processes know no more of this program than what they unpickle.
+register()

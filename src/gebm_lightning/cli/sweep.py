@@ -22,21 +22,22 @@ def take_up(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: the folder belongs to another config.
     """
-    if not (folder / "config.yaml").is_file():
+    if not any(folder.iterdir()):
         return None
     try:
         same = same_config(cfg, folder)
-        finished = folder / "finished.json"
-        done: dict[str, Any] | None = json.loads(finished.read_text()) if same and finished.is_file() else None
-        if same and done is None:
+        if same:
             check_resumable(folder)
+        done = _finished(cfg, folder) if same else None
     except (UserError, ValueError) as error:
-        if process_rank() != 0:
-            return None
-        aside = _free_name(folder)
-        print(f"note: {folder} is broken ({error}): put aside as {aside.name}, the job begins anew", file=sys.stderr)
-        folder.rename(aside)
-        folder.mkdir()
+        # Of several processes the first one moves the folder; the others come to the same end whether they see it or not.
+        if process_rank() == 0:
+            aside = _free_name(folder)
+            print(
+                f"note: {folder} is broken ({error}): put aside as {aside.name}, the job begins anew", file=sys.stderr
+            )
+            folder.rename(aside)
+            folder.mkdir()
         return None
     if not same:
         raise UserError(f"{folder} holds the same job of another config, or of a changed one: choose another name=")
@@ -46,6 +47,15 @@ def take_up(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     with open_dict(cfg):
         cfg.resume = str(folder)
     return None
+
+
+def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
+    path = folder / "finished.json"
+    unscored = cfg.callbacks.get("evaluation") is not None and not (folder / "summary.json").is_file()
+    if not path.is_file() or unscored:
+        return None
+    done: dict[str, Any] = json.loads(path.read_text())
+    return done
 
 
 def _free_name(folder: Path) -> Path:

@@ -13,11 +13,15 @@ from ..errors import UserError
 from .command import run_command
 from .launch import launch, launched, process_rank
 from .resume import choose_run_dir, resumed_config
+from .sweep_report import report_sweeps
 
 
 def main() -> None:
     """Entry of `train.py` and `gebm-train`."""
-    run_command("train", _task, choose_run_dir)
+    try:
+        run_command("train", _task, choose_run_dir)
+    finally:
+        report_sweeps()
 
 
 def _task(cfg: DictConfig) -> Any:

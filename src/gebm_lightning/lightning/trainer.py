@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from ..errors import UserError
 from .strategy import PlayersStrategy
@@ -66,6 +67,9 @@ def make_trainer(max_base_updates: int, **kwargs: Any) -> pl.Trainer:
         )
     if check_devices(kwargs) > 1:
         kwargs["strategy"] = PlayersStrategy()
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        # Lightning would answer SIGUSR1 itself, before the update is done.
+        kwargs["plugins"] = [*(kwargs.get("plugins") or []), SLURMEnvironment(auto_requeue=False)]
     kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), StopAtBaseUpdates(max_base_updates)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")

@@ -1,0 +1,147 @@
+"""A sweep's results: `sweep.csv`, `sweep.md` and `sweep.png` in its folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+_FOLDERS: list[Path] = []
+
+
+class RememberSweep(Callback):
+    """Hydra's callback that learns where a sweep lies, in the process that started it."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _FOLDERS.append(Path(config.hydra.sweep.dir).absolute())
+
+
+def report_sweeps() -> None:
+    """Write the results of the sweeps that this process has started, and print the table."""
+    while _FOLDERS:
+        folder = _FOLDERS.pop()
+        rows = collect(folder)
+        if rows:
+            write(folder, rows)
+
+
+def collect(folder: Path) -> list[dict[str, Any]]:
+    """One row for each job: the keys in which the jobs' configs differ, its state, and its scores."""
+    configs = {path.parent: _flat(path) for path in sorted(folder.glob("*/config.yaml")) if ".broken-" not in str(path)}
+    differing = [
+        key
+        for key in sorted({key for config in configs.values() for key in config})
+        if len({str(config.get(key)) for config in configs.values()}) > 1
+    ]
+    columns = {key: tuple(str(config.get(key)) for config in configs.values()) for key in differing}
+    # A value that the config hands on to other keys shows once, under the shortest.
+    differing = [
+        k for k in differing if k == min((o for o in differing if columns[o] == columns[k]), key=lambda o: (len(o), o))
+    ]
+    rows = []
+    for job, config in configs.items():
+        row: dict[str, Any] = {"job": job.name} | {key: config.get(key) for key in differing}
+        row["state"] = "finished" if (job / "finished.json").is_file() else "unfinished"
+        summary = job / "summary.json"
+        rows.append(row | (_scores(json.loads(summary.read_text())) if summary.is_file() else {}))
+    return sorted(rows, key=lambda row: [str(row[key]) for key in differing])
+
+
+def _flat(path: Path) -> dict[str, Any]:
+    """A config's leaves by dotted key, without what only says where a run lies."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), value)
+        elif prefix not in ("run_dir", "resume") and not prefix.endswith(".save_dir"):
+            flat[prefix] = node
+
+    walk("", OmegaConf.to_container(OmegaConf.load(path)))
+    return flat
+
+
+def _scores(summary: dict[str, Any]) -> dict[str, float]:
+    row = {}
+    for result in summary["rows"]:
+        method = result["method"].replace(" ", "_")
+        for split, scores in result["scores"].items():
+            fid = next(value for key, value in scores.items() if key.startswith("fid_"))
+            row[f"{split}/relative_fid/{method}"], row[f"{split}/fid/{method}"] = scores["relative_fid"], fid
+    for split, bounds in summary.get("bounds", {}).items():
+        row[f"{split}/kale"] = bounds["kale"]
+    return row
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """All three files, each all or nothing; the table is printed as well."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, keys)
+    writer.writeheader()
+    writer.writerows(rows)
+    _replace(folder / "sweep.csv", text.getvalue())
+    table = markdown(rows, keys)
+    _replace(folder / "sweep.md", table)
+    _figure(folder / "sweep.png", rows, keys)
+    print(table)
+    print(folder)
+
+
+def markdown(rows: list[dict[str, Any]], keys: list[str]) -> str:
+    """The rows as a table: what differs, relative FID, FID of the base, KALE."""
+    shown = [k for k in keys if "/" not in k] + [
+        k for k in keys if ("/relative_fid/" in k and not k.endswith("/base")) or k.endswith(("/fid/base", "/kale"))
+    ]
+    lines = ["| " + " | ".join(shown) + " |", "|" + "---|" * len(shown)]
+    for row in rows:
+        cells = [_text(row.get(k, ""), ".3f" if "/" in k else ".4g") for k in shown]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _figure(path: Path, rows: list[dict[str, Any]], keys: list[str]) -> None:
+    from matplotlib.figure import Figure
+
+    from ..callbacks.images import save
+
+    scored = [row for row in rows if any("/relative_fid/" in key for key in row)]
+    if not scored:
+        return
+    settings = [k for k in keys if "/" not in k and k not in ("job", "state")]
+    labels = [", ".join(_setting(k, row[k]) for k in settings) or row["job"] for row in scored]
+    split = "test" if any("test/relative_fid/equilibrium" in row for row in scored) else "train"
+    figure = Figure(figsize=(8, 1.2 + 0.35 * len(scored)), layout="constrained")
+    ax = figure.subplots()
+    for marker, method in (("o", "short_run"), ("D", "equilibrium")):
+        values = [row.get(f"{split}/relative_fid/{method}", float("nan")) for row in scored]
+        ax.plot(values, range(len(scored)), marker, label=method.replace("_", " "))
+    ax.axvline(1.0, color="grey", linewidth=0.8)
+    ax.set_yticks(range(len(scored)), labels, fontsize=7)
+    ax.invert_yaxis()
+    ax.set_xlabel(f"FID against {split} images, relative to the base's")
+    ax.legend(fontsize=8)
+    save(figure, path)
+
+
+def _setting(key: str, value: Any) -> str:
+    if key.endswith("._target_"):
+        key, value = key.removesuffix("._target_"), str(value).rsplit(".", 1)[-1]
+    return f"{key.rsplit('.', 1)[-1]}={_text(value, '.4g')}"
+
+
+def _text(value: Any, form: str) -> str:
+    return format(value, form) if isinstance(value, float) else str(value)
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
