@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,65 @@ def play(overrides: list[str], devices: int, out: str, dtype: str = "64-true") -
     return {"rank": trainer.global_rank}
 
 
-def ranks() -> dict[str, Any]:
-    """Meet the others without a trainer."""
+def _meet() -> int:
     import torch.distributed as dist
 
     dist.init_process_group("gloo")
-    result = {"rank": dist.get_rank(), "world": dist.get_world_size()}
+    return dist.get_rank()
+
+
+def exchange(out: str) -> None:
+    """Gathers and sums of known numbers; each process saves its share of the gradients."""
+    import torch.distributed as dist
+
+    from gebm_lightning import distributed as d
+
+    r = _meet()
+    x = (torch.arange(6, dtype=torch.float64).view(3, 2) / 7 + r).requires_grad_()
+    torch.logsumexp(d.gather(x.square().sum(1)), 0).backward()
+    results = {"gather": x.grad}
+    x.grad = None
+    norm = torch.nn.Sequential(torch.nn.BatchNorm1d(2, dtype=torch.float64))
+    d.synchronise(norm)
+    (slope,) = torch.autograd.grad(norm(x).pow(3).sum(), x, create_graph=True)
+    slope.square().sum().backward()
+    results |= {"second": x.grad, "running_mean": norm[0].running_mean, "running_var": norm[0].running_var}
+    results |= {"rows": d.gather_rows(torch.full((r + 1, 1), float(r))), "max": d.all_max([5 * r, 9 - r])}
+    results |= {
+        "broadcast": d.broadcast(f"from {r}"),
+        "none": d.gather_rows(torch.zeros(r, 4) if r else torch.zeros(0)),
+    }
+    torch.save(results, Path(out) / f"{r}.pt")
     dist.destroy_process_group()
-    return result
+
+
+def score(out: str) -> None:
+    """Scores of an untrained model, by however many processes there are."""
+    import json
+
+    import torch.distributed as dist
+
+    from gebm_lightning import build
+    from gebm_lightning.metrics import Digits
+    from gebm_lightning.metrics.compare import compare, real_scorers, sampling_curve
+    from gebm_lightning.samplers import SIR, ULA, LatentSampler
+
+    class Costly(Digits):
+        name, costly = "costly", True
+
+    os.environ["GEBM_CACHE"] = f"{out}.cache"
+    r = _meet()
+    cfg = compose(["model.width=4", "model.num_classes=10"])
+    gebm, data = build(cfg), instantiate(cfg.data)
+    features = Costly()
+    scorers = real_scorers(data, features, ["train", "test"], 0, max_real=300)
+    sampler = LatentSampler(ULA(1e-2), num_steps=3)
+    rows = compare(gebm, {"ula": sampler, "sir": SIR(pool=640)}, features, scorers, 200, 0, per_class=True)
+    curve = sampling_curve(gebm, sampler, features, scorers, 100, 0, [1, 3])
+    for row in rows:
+        for key in ("seconds", "potential", "acceptance", "ess", "ess_share"):
+            row.pop(key, None)
+    if r == 0:
+        real = {split: scorer.real.sum().item() for split, scorer in scorers.items()}
+        Path(out).write_text(json.dumps({"rows": rows, "curve": curve, "real": real}))
+    dist.destroy_process_group()
