@@ -77,7 +77,7 @@ def test_data_choose_their_features_and_the_command_line_wins():
 
 
 def test_the_documented_command_composes():
-    cfg = compose(["model=dcgan", "data=digits", "trainer.devices=8"])
+    cfg = compose(["model=dcgan", "data=lsun", "trainer.devices=8"])
     OmegaConf.resolve(cfg)
     assert cfg.trainer.devices == 8
 
@@ -171,3 +171,37 @@ def test_folders_that_are_no_runs(tmp_path):
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     with pytest.raises(UserError, match="no checkpoint"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("data", ["cifar10", "lsun", "celeba", "imagenet32"])
+@pytest.mark.parametrize("model", ["sngan", "resnet"])
+def test_the_papers_image_runs_have_its_settings(data, model):
+    cfg = compose([f"experiment={data}_{model}"])
+    OmegaConf.resolve(cfg)
+    assert (cfg.name, tuple(cfg.data.shape), cfg.data.batch_size, cfg.data.flip) == (
+        f"{data}_{model}",
+        (3, 32, 32),
+        128,
+        False,
+    )
+    assert (cfg.model.latent_dim, cfg.model.energy_floor, cfg.trainer.max_base_updates) == (100, -10.0, 150_000)
+    for player in (cfg.optim.energy, cfg.optim.base):
+        assert (player._target_, player.lr, list(player.betas)) == ("torch.optim.Adam", 1e-4, [0.5, 0.999])
+    assert cfg.optim.energy_scheduler is cfg.optim.base_scheduler is cfg.callbacks.ema is None
+    assert cfg.objective.penalties.gradient.weight == 1.0 and cfg.energy_schedule._target_.endswith("PaperSchedule")
+    assert (cfg.sampler.beta, cfg.sampler.num_steps, cfg.sampler.kernel.step_size, cfg.sampler.kernel.friction) == (
+        100,
+        1000,
+        1e-4,
+        100,
+    )
+    assert (cfg.sampler.schedule.factor, cfg.sampler.schedule.every) == (0.1, 200)
+    reduce = cfg.callbacks.reduce_lr
+    assert (reduce.every_n_base_updates, reduce.lag, reduce.patience, reduce.threshold, reduce.factor) == (
+        2000,
+        10,
+        3,
+        0.1,
+        0.8,
+    )
+    assert cfg.callbacks.evaluation.every_n_base_updates == 2000

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gebm_lightning import GEBM
+from gebm_lightning import GEBM, build, compose
 from gebm_lightning.gebm import estimate_log_partition
 from gebm_lightning.noise import BlockNoise
 from gebm_lightning.priors import Gaussian
@@ -48,3 +48,26 @@ def test_an_energy_of_the_wrong_shape_is_named():
     model = GEBM(nn.Identity(), nn.Linear(2, 1), Gaussian(2))
     with pytest.raises(ValueError, match="one number a sample"):
         model.latent_potential(torch.zeros(3, 2))
+
+
+def test_labels_come_as_often_as_in_the_data():
+    gebm = build(compose(["model.num_classes=10", "model.width=4"]))
+    n = 20_000
+    uniform = gebm.sample_labels(n, BlockNoise(0)).bincount(minlength=10) / n
+    assert (uniform - 0.1).abs().max() < 4.5 * (0.09 / n) ** 0.5
+    gebm.count_labels(torch.tensor([0] * 60 + [3] * 30 + [9] * 10))
+    p = torch.tensor([0.6, 0, 0, 0.3, 0, 0, 0, 0, 0, 0.1])
+    drawn = gebm.sample_labels(n, BlockNoise(0)).bincount(minlength=10) / n
+    assert ((drawn - p).abs() <= 4.5 * (p * (1 - p) / n).sqrt()).all()
+    twin = build(compose(["model.num_classes=10", "model.width=4"]))
+    twin.load_state_dict(gebm.state_dict())
+    assert torch.equal(twin.sample_labels(n, BlockNoise(0)), gebm.sample_labels(n, BlockNoise(0)))
+
+
+@pytest.mark.parametrize("model", ["dcgan", "sngan", "resnet", "mlp"])
+def test_a_conditional_model_asks_for_labels(model):
+    gebm = build(compose([f"model={model}", "model.num_classes=10", "model.width=4"]))
+    with pytest.raises(ValueError, match="needs labels"):
+        gebm.base(torch.zeros(2, gebm.prior.dim))
+    with pytest.raises(ValueError, match="needs labels"):
+        gebm.log_weights(torch.zeros(2, 1, 8, 8))

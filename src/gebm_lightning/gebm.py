@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,8 @@ class GEBM(nn.Module):
         energy: `energy(x, y=None) -> (n,)`, low on real data.
         prior: law η of the latents, with `sample` and `log_prob`.
         log_partition: estimate c of log Z = log E_Q[exp(−E)], a parameter of the model.
-        num_classes: None, or how many classes base and energy take labels y (n,) of.
+        num_classes: None, or how many classes base and energy take labels y (n,) of; their frequencies, equal at first,
+            are a buffer.
     """
 
     def __init__(
@@ -34,6 +36,8 @@ class GEBM(nn.Module):
         self.num_classes = num_classes
         self.base, self.energy, self.prior = base, energy, prior
         self.log_partition = nn.Parameter(torch.tensor(float(log_partition)))
+        if num_classes is not None:
+            self.register_buffer("label_frequencies", torch.full((num_classes,), 1 / num_classes, dtype=torch.float64))
 
     def latent_potential(self, z: Tensor, beta: float = 1.0, y: Tensor | None = None) -> Tensor:
         """U_β(z) = −log η(z) + β·E(B(z)), shape (n,) from z (n, d); only the energy is tempered, c drops out."""
@@ -48,11 +52,18 @@ class GEBM(nn.Module):
         return -call_energy(self.energy, x, y) - self.log_partition
 
     def sample_labels(self, n: int, generator: Generator) -> Tensor | None:
-        """(n,) labels, each class equally likely; None for an unconditional model."""
+        """(n,) labels, each as frequent as in the data trained on; None for an unconditional model."""
         if self.num_classes is None:
             return None
-        u = rand((n,), generator, self.log_partition.device, torch.float64)
-        return (u * self.num_classes).long()
+        u = rand((n,), generator, dtype=torch.float64)
+        borders = cast(Tensor, self.label_frequencies).double().cpu().cumsum(0)
+        return torch.searchsorted(borders / borders[-1], u, right=True).to(self.log_partition.device)
+
+    @torch.no_grad()
+    def count_labels(self, y: Tensor) -> None:
+        """Take the frequencies of labels (m,) for those of `sample_labels`."""
+        counts = torch.bincount(y, minlength=self.num_classes or 0).double()
+        cast(Tensor, self.label_frequencies).copy_(counts / counts.sum())
 
     def sample_base(self, n: int, generator: Generator, y: Tensor | None = None) -> Tensor:
         """n samples of the base alone, shape (n, *shape)."""

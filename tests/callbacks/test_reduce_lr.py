@@ -106,7 +106,7 @@ def test_without_improvement_the_real_test_fails_and_with_it_succeeds():
     real, good = features(x[:300]), features(x[300:600])
     noise = features(2 * torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(0)) - 1)
     assert relative_kid_test(kid_rows(good, real), kid_rows(noise, real))[1] < 1e-6
-    assert relative_kid_test(kid_rows(features(x[600:900]), real), kid_rows(good, real))[1] > 1e-3
+    assert relative_kid_test(kid_rows(features(x[600:900]), real), kid_rows(good, real))[1] > 0.1
 
 
 @pytest.mark.parametrize(

@@ -74,3 +74,17 @@ def test_missing_inception_weights_are_found_before_anything_is_written(smoke, t
     error = capsys.readouterr().err
     assert "features.weights=PATH" in error and len(error.strip().splitlines()) == 1
     assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_a_corrupt_image_met_by_a_loaders_process_is_named(command, smoke, tmp_path):
+    (tmp_path / "data").mkdir()
+    arguments = [*make_folder(tmp_path / "data"), "data.size=8", "features=identity", "data.num_workers=1"]
+    for path in (tmp_path / "data").iterdir():
+        path.write_bytes(path.read_bytes()[:60])
+    good = sorted((tmp_path / "data").iterdir())
+    for path in good[::2]:
+        path.write_bytes(encoded("PNG", 16, 16, 3))
+    settings = [*smoke, *arguments, "callbacks.evaluation=null", "callbacks.monitor=null"]
+    status, _, err = command(train, *settings)
+    assert status == 1 and err.startswith("error: the image ") and "cannot be decoded" in err, err
+    assert len(err.strip().splitlines()) == 1 and len(err) < 400

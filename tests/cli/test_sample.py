@@ -45,8 +45,16 @@ def test_samplers_do_not_mix_in_a_folder_and_traces_are_kept(command, run, tmp_p
         "000000.png",
         "000001.png",
         "000002.png",
+        "files.json",
         "grid.png",
     ]
+    (tmp_path / "here" / "000007.png").write_bytes(b"mine")
+    command(sample, f"ckpt={run}", "num_samples=1", "out=here", "sampler=base")
+    assert (tmp_path / "here" / "000007.png").read_bytes() == b"mine"
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "000000.png").write_bytes(b"mine")
+    status, _, err = command(sample, f"ckpt={run}", "num_samples=1", "out=there", "sampler=base")
+    assert status == 1 and "did not write" in err and (tmp_path / "there" / "000000.png").read_bytes() == b"mine"
     command(sample, f"ckpt={run}", "num_samples=3", "out=t.npz", "sampler=ula", "sampler.num_steps=4", "sampler.thin=2")
     assert np.load(tmp_path / "t.npz")["trace"].shape == (2, 3, 32)
 

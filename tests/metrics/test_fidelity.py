@@ -1,5 +1,6 @@
 """torch-fidelity's other extractors, on random weights in the formats that they come in."""
 
+import os
 from urllib.error import URLError
 
 import pytest
@@ -97,6 +98,19 @@ def test_damaged_weights(hub, extractor):
     _cached(extractor).write_bytes(b"no weights")
     with pytest.raises(UserError, match=extractor):
         Fidelity(extractor)
+
+
+def test_weights_run_no_code(hub, tmp_path):
+    import pickle
+
+    class Code:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "broken-in"),)
+
+    _cached("vgg16").write_bytes(pickle.dumps(Code()))
+    with pytest.raises(UserError, match="vgg16"):
+        Fidelity("vgg16")
+    assert not (tmp_path / "broken-in").exists()
 
 
 def test_unknown_extractor():

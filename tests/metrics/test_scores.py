@@ -32,17 +32,21 @@ def test_fid_is_the_frechet_distance():
     assert Scorer("test", torch.from_numpy(y)).fid(torch.from_numpy(x)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_kid_is_the_unbiased_cubic_mmd():
+def test_kid_is_the_mean_of_unbiased_cubic_mmds():
     x, y = two_samples(60)
-    scores = Scorer("test", y, kid_subsets=1)(x)
-    kernel = lambda a, b: (a @ b.T / 6 + 1) ** 3  # noqa: E731
-    n, total = 60, 0.0
-    for i in range(n):
-        for j in range(n):
-            if i != j:
-                total += (kernel(x, x)[i, j] + kernel(y, y)[i, j]).item() / (n * (n - 1))
-    total -= 2 * kernel(x, y).mean().item()
-    assert scores["kid"] == pytest.approx(total, rel=1e-6)
+    scores = Scorer("test", y, seed=3, kid_subsets=2, kid_subset_size=1000)(x)
+    rng, values = np.random.RandomState(3), []
+    for _ in range(2):
+        a, b = (t[rng.choice(60, 30, replace=False)] for t in (x, y))
+        kernel = lambda s, t: (s @ t.T / 6 + 1) ** 3  # noqa: E731
+        total = -2 * kernel(a, b).mean().item()
+        for i in range(30):
+            for j in range(30):
+                if i != j:
+                    total += (kernel(a, a)[i, j] + kernel(b, b)[i, j]).item() / (30 * 29)
+        values.append(total)
+    assert scores["kid"] == pytest.approx(np.mean(values), rel=1e-6)
+    assert scores["kid_std"] == pytest.approx(np.std(values), rel=1e-6) and scores["kid_std"] > 0
 
 
 def test_precision_and_recall_by_nearest_neighbours():

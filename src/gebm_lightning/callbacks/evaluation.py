@@ -67,6 +67,10 @@ class Evaluation(BaseUpdateCallback):
         self.scores = check_settings("callbacks.evaluation.scores", scores or {})
         self.features, self.splits, self.num_samples = features, splits, num_samples
         self.methods: dict[str, Refiner] = {"short run": sampler, "equilibrium": equilibrium}
+        if not isinstance(curve_steps, Sequence) or isinstance(curve_steps, str):
+            raise UserError(f"callbacks.evaluation.curve_steps is a list of steps, not {curve_steps}")
+        for step in curve_steps:
+            check_number("each of callbacks.evaluation.curve_steps", step, low=1, integer=True)
         self.curve_steps, self.num_samples_in_training = curve_steps, num_samples_in_training
         self._scorers: dict[str, Scorer] = {}
 
@@ -166,9 +170,13 @@ def protocol(
     return {
         "extractor": features.name,
         "extractor_weights_sha256": features.digest,
+        "extractor_input": features.resize,
         "data": data.source.name,
+        "source": describe(data.source),
         "shape": list(data.shape),
-        "resize": "none; images are rounded to bytes",
+        "labels": "none"
+        if not any(s.labels is not None for s in scorers.values())
+        else "as frequent as in the train split",
         "seed": seed,
         "base": base,
         "methods": {name: describe(method) for name, method in methods.items()},

@@ -103,6 +103,8 @@ def expected_error(error: BaseException) -> str | None:
 
 def _one_line(error: BaseException) -> str:
     text = str(error).split("\nConfig search path")[0].split("\nfull_key:")[0]
+    # What a loader's worker raised comes with the traceback of that process.
+    text = text.rsplit("gebm_lightning.errors.UserError: ", 1)[-1]
     return " ".join(text.split())
 
 

@@ -51,6 +51,8 @@ def fit(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     if first and not resumed and (run_dir / "config.yaml").exists():
         raise UserError(f"{run_dir} holds a run already: go on with resume={run_dir}, or choose another name or folder")
     check_number("seed", cfg.seed, low=0, integer=True)
+    if cfg.seed >= 2**32:
+        raise UserError(f"seed must be below 2^32, not {cfg.seed}")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     gebm, critic, objective = build_parts(cfg, trusted)
     data = instantiate(cfg.data, trusted)
@@ -133,6 +135,7 @@ def _dry_run(module: GEBMModule, data: Any, callbacks: list[Any]) -> None:
                 f"model.num_classes={gebm.num_classes} has the classes 0 to {gebm.num_classes - 1}: "
                 f"the data have labels from {low} to {high}"
             )
+        gebm.count_labels(labels)
     for callback in callbacks:
         if hasattr(callback, "check"):
             try:

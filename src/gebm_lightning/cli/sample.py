@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -11,6 +12,8 @@ from omegaconf import DictConfig
 
 from ..errors import UserError, check_number
 from .command import pick_device, run_command
+
+MANIFEST = "files.json"
 
 
 def main() -> None:
@@ -32,6 +35,8 @@ def _task(cfg: DictConfig) -> None:
     out = Path(cfg.out) if cfg.out is not None else folder / "samples"
     if (out.suffix == ".npz" and out.is_dir()) or (out.suffix != ".npz" and out.exists() and not out.is_dir()):
         raise UserError(f"out={out} is there already and is no {'file' if out.is_dir() else 'folder'}: name another")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise UserError(f"out={out} holds files that this program did not write: name another folder")
     y = choose_labels(gebm, cfg.num_samples, cfg.labels, cfg.seed)
     samples = sampler.refine(gebm, cfg.num_samples, BlockNoise(cfg.seed, stream="evaluation"), y)
     if out.suffix == ".npz":
@@ -72,14 +77,14 @@ def write_npz(path: Path, samples: Any, y: Any = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]
     os.replace(temporary, path)
 
 
 def write_pngs(folder: Path, x: Any, y: Any = None) -> None:
     """`000000.png` … of images (n, C, H, W), with `labels.csv` if they have labels; points become one plot `points.png`.
 
-    What an earlier call left in the same folder is replaced, so that no two samplers mix.
+    What an earlier call left in the same folder, by its list `files.json`, is replaced, so that no two samplers mix.
     """
     from torchvision.io import write_png
 
@@ -87,8 +92,8 @@ def write_pngs(folder: Path, x: Any, y: Any = None) -> None:
     from ..data.batch import to_uint8
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-        temporary = Path(name)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        temporary = Path(scratch)
         if x.dim() == 4:
             for i, image in enumerate(to_uint8(x).cpu()):
                 write_png(image, str(temporary / f"{i:06d}.png"))
@@ -99,10 +104,12 @@ def write_pngs(folder: Path, x: Any, y: Any = None) -> None:
         else:
             save(side_by_side({"samples": x}, y), temporary / "points.png")
         folder.mkdir(exist_ok=True)
-        for old in [*folder.glob("[0-9][0-9][0-9][0-9][0-9][0-9].png"), folder / "labels.csv"]:
-            old.unlink(missing_ok=True)
-        for new in temporary.iterdir():
-            new.replace(folder / new.name)
+        for old in json.loads((folder / MANIFEST).read_text()) if (folder / MANIFEST).is_file() else []:
+            (folder / Path(old).name).unlink(missing_ok=True)
+        files = sorted(new.name for new in temporary.iterdir())
+        (temporary / MANIFEST).write_text(json.dumps(files))
+        for name in [MANIFEST, *files]:
+            (temporary / name).replace(folder / name)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,8 @@ class EvaluateSchema:
     out: str | None = None
     device: str = "auto"
     debug: bool = False
+    features: Any = field(default_factory=dict)
+    data: Any = field(default_factory=dict)
 
 
 def _job_hash(overrides: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -69,6 +70,7 @@ class Npz:
     size: int = 32
     num_val: int = 1000
     name: ClassVar[str] = "npz"
+    _read: dict[str, ArrayDataset] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def split(self, name: str) -> BatchDataset:
         path = Path(self.path)
@@ -80,10 +82,14 @@ class Npz:
         if "x" not in arrays:
             raise UserError(f"{path} has the arrays {', '.join(arrays) or 'none'}: it needs train_x and test_x, or x")
         whole = self._part(path, arrays, "")
-        n = len(whole)
-        return held_out(whole, name, {"test": min(n // 10, 10_000), "val": min(n // 10, self.num_val)})
+        return held_out(whole, name, {"test": min(len(whole) // 10, 10_000), "val": self.num_val})
 
-    def _part(self, path: Path, arrays: dict[str, np.ndarray], prefix: str) -> ArrayDataset:
+    def _part(self, path: Path, arrays: Mapping[str, np.ndarray], prefix: str) -> ArrayDataset:
+        if prefix not in self._read:
+            self._read[prefix] = self._load(path, arrays, prefix)
+        return self._read[prefix]
+
+    def _load(self, path: Path, arrays: Mapping[str, np.ndarray], prefix: str) -> ArrayDataset:
         x = resize(channels_first(path, f"{prefix}x", arrays[f"{prefix}x"]), self.size)
         y = arrays.get(f"{prefix}y")
         if y is not None and (y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer)):
@@ -103,17 +109,23 @@ class ImageNet32:
     root: str
     num_val: int = 1000
     name: ClassVar[str] = "imagenet32"
+    _read: dict[bool, ArrayDataset] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def split(self, name: str) -> BatchDataset:
+        test = name == "test"
+        if test not in self._read:
+            self._read[test] = self._load(test)
+        return self._read[test] if test else held_out(self._read[test], name, {"val": self.num_val})
+
+    def _load(self, test: bool) -> ArrayDataset:
         root = Path(self.root)
-        files = [root / "val_data.npz"] if name == "test" else sorted(root.glob("train_data_batch_*.npz"))
+        files = [root / "val_data.npz"] if test else sorted(root.glob("train_data_batch_*.npz"))
         if not files or not files[0].is_file():
             raise UserError(
                 f"ImageNet-32 is not at {root.absolute()}: put train_data_batch_*.npz and val_data.npz there, or set data.root"
             )
         xs, ys = zip(*(self._file(path) for path in files), strict=True)
-        data = ArrayDataset(torch.cat(xs), torch.cat(ys))
-        return data if name == "test" else held_out(data, name, {"val": self.num_val})
+        return ArrayDataset(torch.cat(xs), torch.cat(ys))
 
     def _file(self, path: Path) -> tuple[Tensor, Tensor]:
         arrays = load_npz(path, "set data.root")
@@ -142,6 +154,7 @@ class Torchvision:
     size: int
     download: bool = False
     num_val: int = 1000
+    _read: dict[bool, ArrayDataset] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -151,15 +164,29 @@ class Torchvision:
         return getattr(self.dataset, "func", self.dataset)
 
     def split(self, name: str) -> BatchDataset:
+        test = name == "test"
+        if test not in self._read:
+            self._read[test] = self._load(test)
+        return self._read[test] if test else held_out(self._read[test], name, {"val": self.num_val})
+
+    def _load(self, test: bool) -> ArrayDataset:
         root = Path(self.root)
         try:
-            data = self._class()(str(root), train=name != "test", download=self.download)
+            data = self._class()(str(root), train=not test, download=self.download)
+        except OSError as error:
+            raise UserError(
+                f"{self._class().__name__} cannot be downloaded to {root.absolute()}: {first_line(error)}"
+            ) from error
         except RuntimeError as error:
             raise UserError(
                 f"{self._class().__name__} is not at {root.absolute()}: {first_line(error)}; set data.root to where it is, "
                 "or data.download=true"
             ) from error
+        except Exception as error:
+            raise UserError(
+                f"{self._class().__name__}'s files at {root.absolute()} are damaged: {first_line(error)}; delete them and take "
+                "data.download=true"
+            ) from error
         x = torch.as_tensor(data.data)
         x = x[:, None] if x.dim() == 3 else x.permute(0, 3, 1, 2).contiguous()
-        dataset = ArrayDataset(resize(x, self.size), torch.as_tensor(data.targets))
-        return dataset if name == "test" else held_out(dataset, name, {"val": self.num_val})
+        return ArrayDataset(resize(x, self.size), torch.as_tensor(data.targets))

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..errors import UserError
+from ..errors import UserError, check_number
 from .batch import Batch, to_unit
 from .datasets import BatchDataset, Mirrored, StepSampler
 
 SPLITS = ("train", "val", "test")
+SETTINGS = {"size", "channels", "root", "path", "category", "download", "skip_corrupt"}
 
 
 class Source(Protocol):
@@ -38,7 +41,10 @@ class ImageDataModule(pl.LightningDataModule):
         seed: fixes the order of batches.
         flip: add mirror images to the train split.
         num_workers: loader processes.
-        settings: keys that the config's other parts refer to (size, root, …); not used here.
+        settings: keys that the config's other parts refer to, those of `SETTINGS`; not used here.
+
+    Raises:
+        UserError: a value that makes no sense, or another key.
     """
 
     def __init__(
@@ -52,8 +58,13 @@ class ImageDataModule(pl.LightningDataModule):
         **settings: Any,
     ) -> None:
         super().__init__()
-        if batch_size < 2:
-            raise UserError(f"data.batch_size must be at least 2, not {batch_size}")
+        check_number("data.batch_size", batch_size, low=2, integer=True)
+        check_number("data.num_workers", num_workers, low=0, integer=True)
+        if not isinstance(flip, bool):
+            raise UserError(f"data.flip must be true or false, not {flip}")
+        unknown = sorted(set(settings) - SETTINGS)
+        if unknown:
+            raise UserError(f"data.{unknown[0]}: there is no such key; keys of the source are data.source.…")
         self.source, self.shape, self.batch_size = source, tuple(shape), batch_size
         self.seed, self.flip, self.num_workers = seed, flip, num_workers
         self._splits: dict[str, BatchDataset] = {}
@@ -96,10 +107,19 @@ class ImageDataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return Batch(to_unit(batch.x), batch.y)
 
+    def order(self, split: str) -> Tensor:
+        """(n,) a fixed permutation of a split: files on disk are often sorted by class, and a part should be like the whole."""
+        return torch.randperm(len(self.dataset(split)), generator=torch.Generator().manual_seed(1))
+
+    def labels(self, split: str, stop: int | None = None) -> Tensor | None:
+        """Labels of the first `stop` samples that `batches` yields, (m,), or None."""
+        y = self.dataset(split).y
+        return None if y is None else y[self.order(split)[:stop]]
+
     def batches(self, split: str, size: int = 512, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
-        """Samples `start` to `stop` of a split in order, as `Batch`es in [−1, 1] on the CPU."""
-        data = self.dataset(split)
+        """Samples `start` to `stop` of a split, in the order of `order`, as `Batch`es in [−1, 1] on the CPU."""
+        data, order = self.dataset(split), self.order(split)
         stop = len(data) if stop is None else min(stop, len(data))
         for first in range(start, stop, size):
-            batch = data.__getitems__(range(first, min(first + size, stop)))
+            batch = data.__getitems__(order[first : min(first + size, stop)].tolist())
             yield Batch(to_unit(batch.x), batch.y)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from ..errors import UserError, check_number
 from ..noise import stable_seed
 from .batch import Batch
 
@@ -75,12 +76,23 @@ class Mirrored(BatchDataset):
 
 
 def held_out(dataset: BatchDataset, name: str, counts: dict[str, int]) -> BatchDataset:
-    """The part `name` of one dataset cut into parts of `counts` by a fixed permutation; "train" is what is left."""
+    """The part `name` of one dataset cut by a fixed permutation into parts of `counts`, each at most a tenth of the whole,
+    and "train", which is what is left.
+
+    Raises:
+        UserError: a count is negative, or the dataset is too small to be cut.
+    """
     n = len(dataset)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     start = 0
     for part, count in counts.items():
+        check_number(f"data.source.num_{part}", count, low=0, integer=True)
+        count = min(count, n // 10)
         if part == name:
+            if count == 0:
+                raise UserError(
+                    f"there is no {name} split: it was to be cut from only {n} images, or data.source.num_{name}=0"
+                )
             return Part(dataset, order[start : start + count])
         start += count
     return Part(dataset, order[start:])

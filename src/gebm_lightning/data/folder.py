@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, check_number
 from .datasets import BatchDataset, held_out
 from .images import ImageFiles, image_files
 
@@ -17,8 +17,9 @@ from .images import ImageFiles, image_files
 class Folder:
     """Images below `root`: in its folders train, val and test where it has them, else cut by a fixed permutation.
 
-    Without those folders a tenth (at most 10,000) is the test split and at most `num_val` the validation split. The folder
-    directly above an image, if it is not the root itself, is its class; classes are numbered in the order of their names.
+    Of folders `train` and `val` alone, `val` is the test split, and validation images are cut from `train`. Without either,
+    a tenth (at most 10,000) is the test split. Where every image lies in a folder below the root (or below its split's
+    folder), the first of these is its class; classes are numbered by name, over all splits.
 
     Args:
         root: the folder.
@@ -26,7 +27,7 @@ class Folder:
         channels: 3 for RGB, 1 for grey.
         crop: side of the central square that is kept; None for the largest.
         skip_corrupt: drop and count images that cannot be decoded or are too small.
-        num_val: size of the validation split where it has to be cut.
+        num_val: size of the validation split where it has to be cut, at most a tenth.
     """
 
     root: str
@@ -36,30 +37,49 @@ class Folder:
     skip_corrupt: bool = False
     num_val: int = 1000
     name: ClassVar[str] = "folder"
+    _read: dict[Path, ImageFiles] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_number("data.size", self.size, low=1, integer=True)
+        if self.channels not in (1, 3):
+            raise UserError(f"data.channels must be 1 for grey or 3 for RGB, not {self.channels}")
+        if self.crop is not None:
+            check_number("data.source.crop", self.crop, low=1, integer=True)
 
     def split(self, name: str) -> BatchDataset:
         root = Path(self.root)
-        given = {part for part in ("train", "val", "test") if (root / part).is_dir()}
-        if {"train", "test"} <= given:
-            if name == "val" and "val" not in given:
-                return held_out(self._files(root / "train"), "val", {"val": self.num_val})
-            whole = self._files(root / name)
-            return held_out(whole, "train", {"val": self.num_val}) if name == "train" and "val" not in given else whole
-        whole = self._files(root)
-        n = len(whole)
-        if n < 20:
-            raise UserError(
-                f"the folder {root.absolute()} has only {n} usable images: too few to cut into train, val and test"
-            )
-        return held_out(whole, name, {"test": min(n // 10, 10_000), "val": min(n // 10, self.num_val)})
+        given = [part for part in ("train", "val", "test") if (root / part).is_dir()]
+        held = given[-1] if "train" in given and len(given) > 1 else None
+        if held is None:
+            whole = self._files(root, [root])
+            n = len(whole)
+            if n < 20:
+                raise UserError(
+                    f"the folder {root.absolute()} has only {n} usable images: too few to cut into train, val and test"
+                )
+            return held_out(whole, name, {"test": min(n // 10, 10_000), "val": self.num_val})
+        homes = [root / part for part in given]
+        if name == "test":
+            return self._files(root / held, homes)
+        if len(given) == 3:
+            return self._files(root / name, homes)
+        return held_out(self._files(root / "train", homes), name, {"val": self.num_val})
 
-    def _files(self, root: Path) -> ImageFiles:
-        files = image_files(root)
-        classes = sorted({p.parent.name for p in files if p.parent != root})
-        labels = None
-        if classes and all(p.parent != root for p in files):
-            labels = torch.tensor([classes.index(p.parent.name) for p in files])
-        return ImageFiles(files, labels, self.size, self.channels, self.crop, self.skip_corrupt)
+    def _files(self, home: Path, homes: list[Path]) -> ImageFiles:
+        if home not in self._read:
+            files = image_files(home)
+            known = [_class(path, h) for h in homes for path in (files if h == home else image_files(h))]
+            labels = None
+            if None not in known:
+                classes = sorted({c for c in known if c is not None})
+                labels = torch.tensor([classes.index(str(_class(path, home))) for path in files])
+            self._read[home] = ImageFiles(files, labels, self.size, self.channels, self.crop, self.skip_corrupt)
+        return self._read[home]
+
+
+def _class(path: Path, home: Path) -> str | None:
+    parts = path.relative_to(home).parts
+    return parts[0] if len(parts) > 1 else None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff",
 def decode(source: Path | bytes, size: int, channels: int, crop: int | None = None, name: object = None) -> Tensor:
     """A (channels, size, size) uint8 image: the central square, of side `crop` if given, resized with antialiasing.
 
-    Transparency is laid on black; grey becomes RGB, or colour grey, as `channels` asks.
+    Transparency is laid on black; 16 bits of grey become 8; grey becomes RGB, or colour grey, as `channels` asks.
 
     Raises:
         UserError: the image cannot be decoded, or is smaller than the crop or the size.
@@ -29,7 +29,12 @@ def decode(source: Path | bytes, size: int, channels: int, crop: int | None = No
     name = name or source
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            image = opened.convert("RGBA") if "A" in opened.getbands() or "transparency" in opened.info else opened
+            image: Image.Image = opened
+            if opened.mode.startswith("I"):
+                # 16 bits of grey: PIL would cut off what is above 255.
+                image = Image.fromarray((np.asarray(opened, np.int64) // 257).clip(0, 255).astype(np.uint8))
+            elif "A" in opened.getbands() or "transparency" in opened.info:
+                image = opened.convert("RGBA")
             if image.mode == "RGBA":
                 image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
             image = image.convert("L" if channels == 1 else "RGB")

@@ -112,9 +112,16 @@ def _open_environment(path: Path) -> Any:
     except ImportError as error:
         raise UserError("data=lsun needs the package lmdb: pip install 'gebm-lightning[lsun]'") from error
     try:
-        return lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
+        environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
     except lmdb.Error as error:
         raise UserError(f"{path} is no LMDB, or a damaged one: {first_line(error)}") from error
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    size = (path / "data.mdb").stat().st_size
+    if size < needed:
+        # Reading past its end would kill the process without a word.
+        environment.close()
+        raise UserError(f"{path} is cut off: data.mdb has {size} bytes of {needed}; copy or unpack it again")
+    return environment
 
 
 def _read_keys(path: Path, entries: int) -> np.ndarray | None:

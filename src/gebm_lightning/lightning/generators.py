@@ -8,6 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..distributed import gather_objects, rank
+
+
+def collect() -> list[dict[str, Any]]:
+    """The states in every process, in the order of ranks."""
+    return gather_objects(get_states())
+
+
+def restore(states: list[dict[str, Any]]) -> None:
+    """Back to what `collect` saw in this process; one that was not there keeps what it has."""
+    if rank() < len(states):
+        set_states(states[rank()])
+
 
 def get_states() -> dict[str, Any]:
     """Of torch, its GPUs, numpy and Python, in this process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -83,9 +84,9 @@ class GEBMModule(pl.LightningModule):
         if self.ema is None:
             return self.gebm, "raw"
         averaged = cast(nn.Module, self.ema.module)
-        gebm = GEBM(averaged, self.gebm.energy, self.gebm.prior, num_classes=self.gebm.num_classes)
-        gebm.log_partition.data.copy_(self.gebm.log_partition.detach())
-        return gebm.to(self.device), "ema"
+        gebm = copy.copy(self.gebm)
+        gebm._modules = self.gebm._modules | {"base": averaged}
+        return gebm, "ema"
 
     def configure_optimizers(self) -> Any:
         return self.optim.configure(self.critic.parameters(), self.gebm.log_partition, self.gebm.base.parameters())
@@ -184,16 +185,14 @@ class GEBMModule(pl.LightningModule):
             "steps": self.steps,
             "base_updates": self.base_updates,
             "energy_since_base": self.energy_since_base,
-            "generators": distributed.gather_objects(generators.get_states()),
+            "generators": generators.collect(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["gebm_lightning"]
         self.steps, self.base_updates = state["steps"], state["base_updates"]
         self.energy_since_base = state["energy_since_base"]
-        states = state.get("generators", [])
-        if distributed.rank() < len(states):
-            generators.set_states(states[distributed.rank()])
+        generators.restore(state.get("generators", []))
         if self.ema is None:
             weights = checkpoint["state_dict"]
             checkpoint["state_dict"] = {k: v for k, v in weights.items() if not k.startswith("ema.")}

@@ -38,8 +38,7 @@ def real_scorers(
     for split in splits:
         real = real_features(data, features, split, device, max_real)
         if real is not None:
-            labels = data.dataset(split).y
-            labels = None if labels is None else labels[: len(real)]
+            labels = data.labels(split, len(real))
             scorers[split] = Scorer(str(features.name), real, seed, labels=labels, **settings)
     return scorers
 
@@ -57,7 +56,7 @@ def sample_features(
         samples = refiner.refine(gebm, stop - start, BlockNoise(seed, stream=stream).shifted(start), mine)
         info = {k: v for k, v in samples.info.items() if not isinstance(v, Tensor)}
         info["seconds"] = time.perf_counter() - began
-        generated = extract(features, samples.x.split(512), device)
+        generated = extract(features, samples.x.split(128), device)
     parts = [(part, count) for part, count in gather_objects((info, stop - start)) if count]
     info = {
         k: sum(part[k] * count for part, count in parts) / n if isinstance(v, float) else v

@@ -22,6 +22,7 @@ class Identity(nn.Module):
 
     name = "identity"
     digest = "none"
+    resize = "none"
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)
@@ -40,6 +41,7 @@ class Digits(nn.Module):
 
     name = "digits"
     digest = "untrained"
+    resize = "bytes, averaged to 8 pixels"
 
     def __init__(self, weights: str | Path | bool | None = None) -> None:
         super().__init__()

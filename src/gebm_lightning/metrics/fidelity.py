@@ -26,6 +26,7 @@ class Fidelity(nn.Module):
     """
 
     costly = True
+    resize = "bytes, TensorFlow 1's bilinear to the extractor's own size"
 
     def __init__(self, extractor: str, download: bool = False) -> None:
         super().__init__()
@@ -46,6 +47,9 @@ class Fidelity(nn.Module):
                     f"the weights of {extractor} are not at {path}: put them there, or take features.download=true"
                 )
         try:
+            if extractor == "vgg16" and _cached(extractor).is_file():
+                # Read once without running any code of it: torch-fidelity's way would unpickle anything.
+                torch.load(_cached(extractor), map_location="cpu", weights_only=True, mmap=True)
             self.network = kind(extractor, [kind.get_default_feature_layer_for_metric("fid")], verbose=False).eval()
         except Exception as error:
             raise UserError(f"the weights of {extractor} cannot be had: {first_line(error)}") from error

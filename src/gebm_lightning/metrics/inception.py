@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ..data.batch import to_uint8
 from ..errors import UserError, first_line
 
+HASH_PREFIX = "6726825d"
+
 
 class Inception(nn.Module):
     """The 2,048 pooled features of the Inception-v3 of 2015-12-05, over TensorFlow 1's bilinear resize to 299 pixels.
@@ -27,6 +29,7 @@ class Inception(nn.Module):
 
     name = "inception"
     costly = True
+    resize = "bytes, TensorFlow 1's bilinear to 299 pixels"
 
     def __init__(self, weights: str | Path | None = None, download: bool = False) -> None:
         super().__init__()
@@ -73,9 +76,9 @@ def _hub_file(url: str, download: bool) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f"{path.name}.{os.getpid()}.tmp"
         try:
-            torch.hub.download_url_to_file(url, str(temporary), progress=False)
+            torch.hub.download_url_to_file(url, str(temporary), HASH_PREFIX, progress=False)
             os.replace(temporary, path)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise UserError(
                 f"the Inception weights cannot be downloaded: {first_line(error)}; give features.weights=PATH"
             ) from error

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..distributed import broadcast, gather_rows, rank, shard
 from .features import extract
+from .report import describe
 
 MAX_REAL = 50_000
 
@@ -56,7 +57,9 @@ def _cache_file(data: Any, features: nn.Module, split: str, max_real: int) -> Pa
     root = Path(os.environ.get("GEBM_CACHE", "~/.cache/gebm_lightning")).expanduser()
     dataset = data.dataset(split)
     n = min(len(dataset), max_real)
-    probe = dataset.__getitems__(sorted({0, n // 3, n // 2, 2 * n // 3, n - 1})).x
-    text = f"{data.source!r}|{split}|{n} of {len(dataset)}|{data.shape}|{features.name}|{features.digest}"
+    probe = dataset.__getitems__(data.order(split)[:64].tolist()).x
+    # How the files came here does not matter.
+    source = {k: v for k, v in describe(data.source).items() if k not in ("download", "cache")}
+    text = f"{source}|{split}|{n} of {len(dataset)}|{data.shape}|{features.name}|{features.digest}|in the order of a permutation"
     key = hashlib.sha256(text.encode() + probe.numpy().tobytes()).hexdigest()[:24]
     return root / "features" / f"{data.source.name}-{split}-{features.name}-{key}.npy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -52,25 +54,22 @@ def print_table(rows: Iterable[dict[str, Any]], title: str) -> None:
 
 def versions() -> dict[str, str]:
     """What the figures were made with."""
-    import pytorch_lightning
-    import torch
+    from importlib.metadata import version
 
     from .._version import __version__
 
-    return {
-        "gebm_lightning": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "pytorch_lightning": pytorch_lightning.__version__,
-    }
+    own = {"gebm_lightning": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    return own | {p: version(p) for p in ("torchvision", "pytorch_lightning", "torch_fidelity", "numpy", "pillow")}
 
 
 def describe(method: Any) -> Any:
-    """A refiner's or kernel's settings as plain data, with the name of its class."""
-    if not dataclasses.is_dataclass(method):
-        return method if isinstance(method, (int, float, str, bool, type(None))) else type(method).__name__
-    fields = {f.name: describe(getattr(method, f.name)) for f in dataclasses.fields(method)}
-    return {"class": type(method).__name__, **fields}
+    """A refiner's, kernel's or data source's settings as plain data, with the name of its class."""
+    if dataclasses.is_dataclass(method):
+        fields = {f.name: describe(getattr(method, f.name)) for f in dataclasses.fields(method) if f.repr}
+        return {"class": type(method).__name__, **fields}
+    if isinstance(method, functools.partial):
+        return method.func.__name__
+    return method if isinstance(method, (int, float, str, bool, type(None))) else type(method).__name__
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -37,6 +37,8 @@ def inception_score(logits: Tensor, seed: int = 0, splits: int = 10) -> tuple[fl
 
 def check_settings(key: str, settings: Mapping[str, Any]) -> dict[str, int]:
     """Settings of a `Scorer` from a config, or a UserError that names `key`."""
+    if not isinstance(settings, Mapping) and not hasattr(settings, "items"):
+        raise UserError(f"{key} holds settings by name, not {settings!r}")
     lowest = {"kid_subsets": 1, "kid_subset_size": 2, "prc_samples": 4}
     for name, value in settings.items():
         if name not in lowest:
@@ -56,7 +58,7 @@ class Scorer:
         real: (m, f) features of the real split.
         seed: of KID's subsets.
         kid_subsets: how many.
-        kid_subset_size: at most this many samples each; no more than either side has.
+        kid_subset_size: at most this many samples each, and at most half of either side.
         prc_samples: at most this many samples of each side for precision and recall, whose cost is quadratic.
         labels: (m,) classes of the real samples, for `by_class`.
     """
@@ -79,6 +81,10 @@ class Scorer:
         self.kid_subsets, self.kid_subset_size, self.prc_samples = kid_subsets, kid_subset_size, prc_samples
         self._statistics = fid_features_to_statistics(self.real)
 
+    def _subset_size(self, num_generated: int) -> int:
+        # Subsets that are the whole would all be the same, and their spread nothing.
+        return max(2, min(self.kid_subset_size, num_generated // 2, len(self.real) // 2))
+
     def fid(self, generated: Tensor) -> float:
         """The Fréchet distance alone, of features (n, f)."""
         from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
@@ -91,7 +97,7 @@ class Scorer:
         from torch_fidelity.metric_kid import kid_features_to_metric
         from torch_fidelity.metric_prc import prc_features_to_metric
 
-        size = min(self.kid_subset_size, len(generated), len(self.real))
+        size = self._subset_size(len(generated))
         kid = kid_features_to_metric(
             generated, self.real, kid_subsets=self.kid_subsets, kid_subset_size=size, rng_seed=self.seed, verbose=False
         )
@@ -124,7 +130,7 @@ class Scorer:
             "num_real": len(self.real),
             "num_generated": num_generated,
             "kid_subsets": self.kid_subsets,
-            "kid_subset_size": min(self.kid_subset_size, num_generated, len(self.real)),
+            "kid_subset_size": self._subset_size(num_generated),
             "prc_samples": min(num_generated, len(self.real), self.prc_samples),
             "prc_neighbours": 3,
             "density_neighbours": 5,

@@ -88,7 +88,7 @@ class Latents(nn.Module):
     """z (n, latent_dim), joined by an embedding of the label as long as z where there are classes; `size` is the sum.
 
     Raises:
-        ValueError: z has another shape.
+        ValueError: z has another shape, or labels are missing.
     """
 
     def __init__(self, latent_dim: int, num_classes: int | None) -> None:
@@ -100,4 +100,15 @@ class Latents(nn.Module):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         if z.dim() != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"this base takes latents of shape (n, {self.latent_dim}), not {tuple(z.shape)}")
-        return z if self.embedding is None or y is None else torch.cat([z, self.embedding(y)], 1)
+        return z if self.embedding is None else torch.cat([z, self.embedding(given(y))], 1)
+
+
+def given(y: Tensor | None) -> Tensor:
+    """The labels that a conditional network cannot do without.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if y is None:
+        raise ValueError("this network was built with num_classes: it needs labels y of shape (n,)")
+    return y

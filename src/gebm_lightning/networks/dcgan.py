@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .blocks import Latents, Projection, Stack, batch_norm, image_shape, normalised, seed_and_doublings
+from .blocks import Latents, Projection, Stack, batch_norm, given, image_shape, normalised, seed_and_doublings
 
 
 class DCGANBase(nn.Module):
@@ -94,4 +94,4 @@ class DCGANEnergy(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.layers(x)
         value = self.last(h).flatten()
-        return value if self.projection is None or y is None else value + self.projection(h.sum((2, 3)), y)
+        return value if self.projection is None else value + self.projection(h.sum((2, 3)), given(y))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .blocks import Latents, Projection, normalised
+from .blocks import Latents, Projection, given, normalised
 
 
 def _layers(inputs: int, width: int, depth: int, slope: float, spectral: bool) -> nn.Sequential:
@@ -79,4 +79,4 @@ class MLPEnergy(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.layers(x.flatten(1))
         value = self.last(h).squeeze(1)
-        return value if self.projection is None or y is None else value + self.projection(h, y)
+        return value if self.projection is None else value + self.projection(h, given(y))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import Labelled, Latents, Projection, Stack, batch_norm, image_shape, normalised, seed_and_doublings
+from .blocks import Labelled, Latents, Projection, Stack, batch_norm, given, image_shape, normalised, seed_and_doublings
 
 
 class UpBlock(Labelled):
@@ -118,4 +118,4 @@ class ResNetEnergy(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.layers(x).mean((2, 3))
         value = self.last(h).squeeze(1)
-        return value if self.projection is None or y is None else value + self.projection(h, y)
+        return value if self.projection is None else value + self.projection(h, given(y))

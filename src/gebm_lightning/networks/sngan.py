@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .blocks import Latents, Projection, Stack, batch_norm, image_shape, normalised, seed_and_doublings
+from .blocks import Latents, Projection, Stack, batch_norm, given, image_shape, normalised, seed_and_doublings
 
 
 class SNGANBase(nn.Module):
@@ -82,4 +82,4 @@ class SNGANEnergy(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.layers(x)
         value = self.last(h.flatten(1)).squeeze(1)
-        return value if self.projection is None or y is None else value + self.projection(h.sum((2, 3)), y)
+        return value if self.projection is None else value + self.projection(h.sum((2, 3)), given(y))
