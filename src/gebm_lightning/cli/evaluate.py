@@ -84,12 +84,13 @@ def _part(run: DictConfig, cfg: DictConfig, key: str) -> Any:
     with open_dict(run):
         if "_target_" in given:
             return instantiate(given)
-        if "download" in node:
-            node.download = False
-        for name, value in given.items():
+        for name, value in {**({"download": False} if "download" in node else {}), **given}.items():
             if name not in node:
                 raise UserError(f"+{key}.{name}: the run's {key} has no such key, but {', '.join(map(str, node))}")
             node[name] = value
+            if name in node.get("source", {}):
+                # In a run's config the source has its own copy, no longer a reference.
+                node.source[name] = value
     return instantiate(node, trusted=False)
 
 
