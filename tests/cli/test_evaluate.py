@@ -43,6 +43,6 @@ def test_the_extractor_and_the_place_of_the_data_may_change(command, smoke, tmp_
     found = json.loads((tmp_path / "e.json").read_text())
     assert found["protocol"]["extractor"] == "digits" and found["protocol"]["source"]["path"].endswith("b.npz")
     assert found["base_updates"] == 4 and found["checkpoint"].endswith("last.ckpt")
-    for stray, words in (("+data.no=1", "data.no"), ("+sampler=1", "no such key")):
+    for stray, words in (("+data.no=1", "data.no"), ("+nothing=1", "no such key")):
         status, _, err = command(evaluate, *small, stray)
         assert status == 1 and words in err and "Traceback" not in err, err
