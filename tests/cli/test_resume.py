@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from gebm_lightning.cli import train
@@ -72,3 +73,50 @@ def test_ctrl_c_leaves_a_resumable_run(smoke, tmp_path, command):
     status, _, err = command(train, f"resume={run}", f"trainer.max_base_updates={done + 2}")
     assert status == 0, err
     assert read_checkpoint(run)["gebm_lightning"]["base_updates"] == done + 2
+
+
+def test_resume_auto_takes_the_newest_unfinished_run_of_the_same_config(smoke, command, tmp_path):
+    settings = [*smoke, "callbacks.evaluation=null", "callbacks.sampling=null"]
+    short = [*settings, "callbacks.checkpoint.stop_after_minutes=1e-9"]
+
+    def begin(*arguments):
+        status, _, err = command(train, *arguments)
+        assert status == 75, err
+        return Path(err.strip().rsplit("resume=", 1)[1])
+
+    first, second = begin(*short), begin(*short)
+    begin(*short, "seed=1")
+    assert first != second
+    for expected in (second, first):
+        status, out, err = command(train, "resume=auto", *short, "callbacks.checkpoint.stop_after_minutes=1e-9")
+        assert status == 75 and str(expected) in err, err
+        command(train, f"resume={expected}", "callbacks.checkpoint.stop_after_minutes=100")
+        assert (expected / "finished.json").is_file()
+    status, out, err = command(train, "resume=auto", *settings)
+    assert status == 0 and "a new one begins" in err and out.strip().splitlines()[-1] not in (str(first), str(second))
+
+
+def test_a_run_killed_while_it_was_scored_is_scored(smoke, command, monkeypatch, tmp_path):
+    from gebm_lightning.callbacks import Evaluation
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluation, "on_train_end", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        status, _, _ = command(train, *smoke, "run_dir=run")
+        assert status == 130 and not (tmp_path / "run" / "finished.json").exists()
+    status, _, err = command(train, "resume=run")
+    assert status == 0 and (tmp_path / "run" / "summary.json").is_file(), err
+    assert read_checkpoint(tmp_path / "run")["gebm_lightning"]["base_updates"] == 4
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(smoke, command, tmp_path):
+    settings = [s for s in smoke if not s.startswith("trainer.max_base")]
+    settings += ["callbacks.evaluation=null", "callbacks.sampling=null", "callbacks.checkpoint.every_n_base_updates=2"]
+    assert command(train, *settings, "trainer.max_base_updates=6", "run_dir=whole")[0] == 0
+    assert command(train, *settings, "trainer.max_base_updates=6", "run_dir=run")[0] == 0
+    folder = tmp_path / "run" / "checkpoints"
+    (folder / "last.ckpt").write_bytes((folder / "last.ckpt").read_bytes()[:5000])
+    status, _, err = command(train, "resume=run")
+    assert status == 0 and err.count("going back to") == 1, err
+    assert sorted(p.name for p in folder.iterdir()) == ["last.ckpt", "last.damaged", "previous.ckpt"]
+    a, b = (read_checkpoint(tmp_path / name)["state_dict"] for name in ("whole", "run"))
+    assert all(torch.equal(a[k], b[k]) for k in a)

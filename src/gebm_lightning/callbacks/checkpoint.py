@@ -53,7 +53,7 @@ class Checkpoint(BaseUpdateCallback):
         self.stop_after_minutes = stop_after_minutes
         self._started = self._saved_at = time.monotonic()
         self._signal = 0
-        self._judged = -1
+        self._judged = self._saved_step = -1
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -107,13 +107,16 @@ class Checkpoint(BaseUpdateCallback):
         return Path(trainer.default_root_dir) / "checkpoints"
 
     def _save(self, trainer: pl.Trainer, module: GEBMModule) -> None:
+        self._saved_at = time.monotonic()
+        if module.steps == self._saved_step:
+            return
         check_parameters(module)
         last = self._folder(trainer) / "last.ckpt"
         write_checkpoint(trainer, last, before=lambda: keep_as(last, "previous.ckpt"))
         if rank() == 0:
             for logger in trainer.loggers:
                 logger.save()
-        self._saved_at = time.monotonic()
+        self._saved_step = module.steps
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         # Training is over, and what comes at its end may take long.

@@ -20,7 +20,7 @@ from ..config import build_parts, instantiate
 from ..errors import UserError, check_number, first_line
 from ..gebm import GEBM
 from ..lightning import GEBMModule
-from ..lightning.checkpoint import find_checkpoint, read_checkpoint, restore
+from ..lightning.checkpoint import find_checkpoint, put_damaged_aside, read_checkpoint, restore
 from ..metrics.report import write_json
 from ..noise import BlockNoise
 from ..samplers import sampling_mode
@@ -80,6 +80,8 @@ def fit(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
             temporary = run_dir / "config.tmp"
             temporary.write_text(OmegaConf.to_yaml(cfg, resolve=True))
             os.replace(temporary, run_dir / "config.yaml")
+            if checkpoint is not None:
+                put_damaged_aside(checkpoint)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         finished = True
     except (KeyboardInterrupt, SystemExit):

@@ -14,7 +14,7 @@ from ..errors import UserError
 from .launch import launched
 
 Arguments = list[str]
-NOT_COMPARED = ("run_dir", "resume", "debug", "sweep_objective")
+NOT_COMPARED = ("run_dir", "resume", "debug", "sweep_objective", "name")
 """Keys that may differ between a run and its resumption."""
 
 

@@ -48,9 +48,15 @@ def _task(cfg: DictConfig) -> Any:
             run_dir.rmdir()
     if result["interrupted"]:
         end_early(result["interrupted"], run_dir)
-    if process_rank() == 0:
-        print(run_dir)
-    return result["objective"] if sweep and process_rank() == 0 else None
+    if process_rank() != 0:
+        return None
+    print(run_dir)
+    if sweep and result["objective"] is None and cfg.callbacks.get("evaluation") is not None:
+        raise UserError(
+            f"sweep_objective={cfg.sweep_objective} is none of the scores in {run_dir / 'summary.json'}: it is "
+            "<base|short_run|equilibrium>/<split>/<score>"
+        )
+    return result["objective"]
 
 
 def run(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:

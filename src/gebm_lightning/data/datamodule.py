@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..errors import UserError, check_number
+from ..noise import stable_seed
 from .batch import Batch, to_unit
 from .datasets import BatchDataset, Mirrored, StepSampler
 
@@ -102,6 +103,8 @@ class ImageDataModule(pl.LightningDataModule):
             batch_sampler=sampler,
             collate_fn=_as_is,  # type: ignore[arg-type]
             num_workers=self.num_workers,
+            # Its own, so that starting the loader leaves everybody else's numbers as they are.
+            generator=torch.Generator().manual_seed(stable_seed(self.seed, "loader")),
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -19,6 +19,9 @@ from ..gebm import GEBM
 from .module import FORMAT_VERSION
 
 
+_TOLD: set[str] = set()
+
+
 def find_checkpoint(run_dir: str | Path) -> Path:
     """The newest readable checkpoint of a run's folder, or the file itself; says so where it is not the last one.
 
@@ -31,13 +34,23 @@ def find_checkpoint(run_dir: str | Path) -> Path:
             raise UserError(f"there is no checkpoint {path}")
         return path
     last, previous = (path / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt"))
+    problem = _damage(last) if last.is_file() else "it is missing"
+    if problem is not None and previous.is_file() and _damage(previous) is None:
+        note = f"note: {last} cannot be read ({problem}): going back to {previous}"
+        if note not in _TOLD:
+            _TOLD.add(note)
+            print(note, file=sys.stderr)
+        return previous
     if not last.is_file():
         raise UserError(f"{path} has no checkpoint: {last} is missing; the run ended before its first one")
-    problem = _damage(last)
-    if problem is not None and previous.is_file() and _damage(previous) is None:
-        print(f"note: {last} is damaged ({problem}): going back to {previous}", file=sys.stderr)
-        return previous
     return last
+
+
+def put_damaged_aside(checkpoint: Path) -> None:
+    """Before a run goes on from `previous.ckpt`: what was newer and damaged must not take its place."""
+    last = checkpoint.with_name("last.ckpt")
+    if checkpoint.name == "previous.ckpt" and last.is_file():
+        last.replace(last.with_name("last.damaged"))
 
 
 def _damage(path: Path) -> str | None:

@@ -1,0 +1,125 @@
+"""Checkpoints: what they hold, which are kept, and what becomes of damaged ones."""
+
+import random
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from gebm_lightning import UserError, compose
+from gebm_lightning.callbacks import BaseUpdateCallback, Checkpoint
+from gebm_lightning.callbacks.checkpoint import TIME_LIMIT
+from gebm_lightning.config import build_parts, instantiate
+from gebm_lightning.lightning import GEBMModule, generators, make_trainer
+from gebm_lightning.lightning.checkpoint import find_checkpoint, read_checkpoint
+
+
+def train(folder, updates, *callbacks, path=None):
+    cfg = compose(["model.width=4", "data.batch_size=16", "energy_schedule.num=1"])
+    module = GEBMModule(*build_parts(cfg), instantiate(cfg.optim), instantiate(cfg.energy_schedule), "both", 0)
+    trainer = make_trainer(
+        updates,
+        accelerator="cpu",
+        logger=False,
+        callbacks=list(callbacks),
+        default_root_dir=str(folder),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=instantiate(cfg.data), ckpt_path=path, weights_only=True)
+    return module
+
+
+def updates(path):
+    return torch.load(path, weights_only=True)["gebm_lightning"]["base_updates"]
+
+
+def test_the_last_two_and_every_nth_are_kept(tmp_path):
+    train(tmp_path, 7, Checkpoint(every_n_base_updates=2, keep_every=3))
+    folder = tmp_path / "checkpoints"
+    found = {p.name: updates(p) for p in folder.iterdir()}
+    assert found == {"last.ckpt": 7, "previous.ckpt": 6, "update-3.ckpt": 3, "update-6.ckpt": 6}
+
+
+@pytest.mark.parametrize("damage", ["byte", "half", "empty", "text"])
+def test_a_damaged_newest_one_gives_way_to_the_one_before(tmp_path, damage, capsys):
+    train(tmp_path, 6, Checkpoint(every_n_base_updates=2))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    if damage == "byte":
+        # Inside a weight: nothing but a checksum can tell.
+        content[len(content) // 2] ^= 1
+    last.write_bytes({"half": content[: len(content) // 2], "empty": b"", "text": b"hello"}.get(damage, content))
+    assert read_checkpoint(tmp_path)["gebm_lightning"]["base_updates"] == 4
+    assert "going back to" in capsys.readouterr().err
+    assert find_checkpoint(tmp_path).name == "previous.ckpt"
+    (tmp_path / "checkpoints" / "previous.ckpt").unlink()
+    with pytest.raises(UserError, match=r"last\.ckpt is damaged"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    train(tmp_path, 2, Checkpoint(every_n_base_updates=1))
+    before = {p.name: p.read_bytes() for p in (tmp_path / "checkpoints").iterdir()}
+
+    def full(self, path, *args, **kwargs):
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(tmp_path, 3, Checkpoint(every_n_base_updates=1), path=tmp_path / "checkpoints" / "last.ckpt")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "checkpoints").iterdir()} == before
+
+
+def test_the_best_by_a_metric_is_kept(tmp_path):
+    class Judge(BaseUpdateCallback):
+        def on_base_update(self, trainer, module):
+            module.evaluated = {"val/score": abs(module.base_updates - 3.0)}
+            module.evaluated_at = module.base_updates
+
+    train(tmp_path, 6, Judge(1), Checkpoint(best_metric="val/score"))
+    assert updates(tmp_path / "checkpoints" / "best.ckpt") == 3
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    train(tmp_path, 8, Judge(1), Checkpoint(best_metric="val/score"), path=path)
+    assert updates(tmp_path / "checkpoints" / "best.ckpt") == 3
+    with pytest.raises(UserError, match=r"best_metric=no.*val/score"):
+        train(tmp_path / "other", 2, Judge(1), Checkpoint(best_metric="no"))
+
+
+def test_the_time_limit_ends_a_run_after_a_checkpoint(tmp_path):
+    module = train(tmp_path, 10_000, Checkpoint(stop_after_minutes=0.02))
+    assert module.interrupted == TIME_LIMIT and 0 < module.base_updates < 10_000
+    assert updates(tmp_path / "checkpoints" / "last.ckpt") == module.base_updates
+
+
+def test_all_generators_come_back():
+    def draw():
+        return [torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random(), random.gauss(0, 1)]  # noqa: NPY002
+
+    draw()
+    states = generators.collect()
+    first = draw()
+    draw()
+    generators.restore(states)
+    assert draw() == first
+    generators.restore([])
+
+
+def test_a_resumed_run_draws_what_the_unbroken_one_draws(tmp_path):
+    class Draw(pl.Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_train_batch_end(self, *_):
+            self.seen.append((torch.rand(1).item(), np.random.rand(), random.random()))  # noqa: NPY002
+
+    torch.manual_seed(1), np.random.seed(1), random.seed(1)  # noqa: NPY002
+    whole, first, second = Draw(), Draw(), Draw()
+    train(tmp_path / "a", 6, whole)
+    torch.manual_seed(1), np.random.seed(1), random.seed(1)  # noqa: NPY002
+    train(tmp_path / "b", 3, first, Checkpoint())
+    torch.manual_seed(9)
+    train(tmp_path / "b", 6, second, path=tmp_path / "b" / "checkpoints" / "last.ckpt")
+    assert first.seen + second.seen == whole.seen
