@@ -120,3 +120,19 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(smoke, command, 
     assert sorted(p.name for p in folder.iterdir()) == ["last.ckpt", "last.damaged", "previous.ckpt"]
     a, b = (read_checkpoint(tmp_path / name)["state_dict"] for name in ("whole", "run"))
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_signal_while_a_run_is_scored_ends_it_at_once(smoke, command, tmp_path, devices):
+    settings = [s for s in smoke if not s.startswith(("callbacks.evaluation", "sampler"))]
+    endless = ["callbacks.evaluation.num_samples=100000", "sampler.num_steps=100000", f"trainer.devices={devices}"]
+    process = start(settings, tmp_path, "trainer.max_base_updates=3", *endless, "run_dir=run")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(3)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and err.endswith("run\n") and err.count("\n") == 1, err
+    assert read_checkpoint(tmp_path / "run")["gebm_lightning"]["base_updates"] == 3

@@ -53,6 +53,7 @@ class Checkpoint(BaseUpdateCallback):
         self.stop_after_minutes = stop_after_minutes
         self._started = self._saved_at = time.monotonic()
         self._signal = 0
+        self._over = False
         self._judged = self._saved_step = -1
         self._handlers: dict[int, Any] = {}
 
@@ -63,6 +64,8 @@ class Checkpoint(BaseUpdateCallback):
             self._handlers[number] = signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        if self._over:
+            raise SystemExit(128 + number)
         if self._signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._signal = number
@@ -122,6 +125,7 @@ class Checkpoint(BaseUpdateCallback):
         # Training is over, and what comes at its end may take long.
         if not pl_module.interrupted:
             self._save(trainer, pl_module)
+            self._over = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._restore_handlers()

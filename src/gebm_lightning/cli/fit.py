@@ -84,10 +84,11 @@ def fit(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
                 put_damaged_aside(checkpoint)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         finished = True
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as stop:
         if not (run_dir / "checkpoints" / "last.ckpt").exists():
             raise
-        module.interrupted = module.interrupted or signal.SIGINT
+        code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 0
+        module.interrupted = module.interrupted or (code - 128 if code > 128 else signal.SIGINT)
     finally:
         if first:
             _finish(loggers, failed=not finished)

@@ -34,7 +34,8 @@ def process_rank() -> int:
 def launch(work: Callable[..., Any], processes: int, *args: Any) -> Any:
     """`work(*args)` in new processes, one for each local rank; rank 0's result, which must be plain data.
 
-    Signals to this process reach all of them. If one ends badly, the others are ended too.
+    Signals to this process reach all of them. If one ends badly, the others are ended too; where a signal was the reason,
+    the result is `{"interrupted": its number}`.
 
     Raises:
         UserError: a user's mistake in `work`, or a process that was killed, with its rank.
@@ -50,7 +51,10 @@ def launch(work: Callable[..., Any], processes: int, *args: Any) -> Any:
             _process, (work, args, processes, store.port, folder), processes, join=False, start_method="spawn"
         )
 
+        received: list[int] = []
+
         def forward(number: int, frame: Any) -> None:
+            received.append(number)
             for process in context.processes:
                 if process.is_alive():
                     os.kill(process.pid, number)
@@ -60,6 +64,8 @@ def launch(work: Callable[..., Any], processes: int, *args: Any) -> Any:
             while not context.join(grace_period=GRACE_SECONDS):
                 pass
         except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
+            if received:
+                return {"interrupted": received[0]}
             raise _reason(context.processes, Path(folder)) or error from error
         finally:
             for number, handler in before.items():

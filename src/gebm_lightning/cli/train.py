@@ -95,7 +95,10 @@ def end_early(reason: int, run_dir: Path) -> None:
     from .requeue import requeue
 
     if process_rank() == 0:
-        print(f"interrupted; go on with: resume={run_dir}", file=sys.stderr)
+        resumable = (run_dir / "checkpoints").is_dir()
+        print(
+            f"interrupted; {f'go on with: resume={run_dir}' if resumable else 'nothing was saved yet'}", file=sys.stderr
+        )
     if reason != signal.SIGINT:
         requeue(reason)
     sys.exit(75 if reason == TIME_LIMIT else 128 + reason)

@@ -18,7 +18,6 @@ from ..errors import UserError, first_line
 from ..gebm import GEBM
 from .module import FORMAT_VERSION
 
-
 _TOLD: set[str] = set()
 
 
