@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -41,17 +42,13 @@ class Inception(nn.Module):
                 f"the Inception weights are not at {path.absolute()}: give features.weights=PATH (torch-fidelity's "
                 "weights-inception-2015-12-05-6726825d.pth), or features.download=true to fetch them"
             )
+        self.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         try:
-            # Read once without running any code of it: torch-fidelity itself would unpickle anything.
-            torch.load(path, map_location="cpu", weights_only=True)
-            self.network = fidelity.FeatureExtractorInceptionV3(
-                "inception", ["2048"], feature_extractor_weights_path=str(path)
-            )
+            self.network = _network(str(path), self.digest)
         except Exception as error:
             raise UserError(
                 f"{path} does not hold the weights of torch-fidelity's Inception-v3: {first_line(error)}"
             ) from error
-        self.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 2048) features of images (n, 1 or 3, H, W) in [−1, 1]; grey is replicated to RGB.
@@ -67,6 +64,16 @@ class Inception(nn.Module):
         """Class scores without bias, from features (n, 2048); None where the weights have no classifier (all zero)."""
         weight: Any = self.network.fc.weight
         return None if not bool(weight.any()) else features @ weight.to(features).T
+
+
+@functools.lru_cache(maxsize=1)
+def _network(path: str, digest: str) -> Any:
+    """The network itself, shared by all that ask for the same file."""
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+    # Read once without running any code of it: torch-fidelity itself would unpickle anything.
+    torch.load(path, map_location="cpu", weights_only=True)
+    return fidelity.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=path)
 
 
 def _hub_file(url: str, download: bool) -> Path:
