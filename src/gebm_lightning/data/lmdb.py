@@ -110,7 +110,7 @@ def _open_environment(path: Path) -> Any:
     try:
         import lmdb
     except ImportError as error:
-        raise UserError("data=lsun needs the package lmdb: pip install 'gebm-lightning[lsun]'") from error
+        raise UserError("data=lsun needs the package lmdb: pip install lmdb") from error
     try:
         environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, meminit=False)
     except lmdb.Error as error:
