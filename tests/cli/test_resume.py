@@ -46,7 +46,7 @@ def test_a_copied_run_resumes_in_its_own_folder(command, run, tmp_path):
     assert OmegaConf.load(tmp_path / "copy" / "config.yaml").trainer.max_base_updates == 6
 
 
-def start(smoke, folder, *arguments):
+def start(smoke, folder, *arguments, **options):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     given = [s for s in smoke if not s.startswith("trainer.max_base")]
     return subprocess.Popen(
@@ -56,6 +56,7 @@ def start(smoke, folder, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **options,
     )
 
 
@@ -106,6 +107,42 @@ def test_a_run_killed_while_it_was_scored_is_scored(smoke, command, monkeypatch,
     status, _, err = command(train, "resume=run")
     assert status == 0 and (tmp_path / "run" / "summary.json").is_file(), err
     assert read_checkpoint(tmp_path / "run")["gebm_lightning"]["base_updates"] == 4
+
+
+def test_a_run_that_saved_nothing_begins_anew_in_its_place(smoke, command, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 0\n")
+    status, _, err = command(train, *smoke, "callbacks.evaluation=null", "run_dir=run", "resume=auto")
+    assert status == 0 and "put aside as run.broken-1" in err, err
+    assert (tmp_path / "run" / "finished.json").is_file() and (tmp_path / "run.broken-1" / "config.yaml").is_file()
+
+
+def test_two_processes_do_not_write_one_run(smoke, command, tmp_path):
+    settings = [s for s in smoke if not s.startswith("trainer.max_base")] + ["callbacks.evaluation=null"]
+    endless = ["trainer.max_base_updates=100000", "callbacks.checkpoint.every_n_base_updates=1"]
+    process = start(settings, tmp_path, *endless, "run_dir=run")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for arguments in (["resume=run"], [*settings, "trainer.max_base_updates=100000", "run_dir=run"]):
+        status, _, err = command(train, *arguments)
+        assert status == 1 and ("is going on" in err or "holds a run already" in err), err
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_to_the_whole_group_spares_the_loaders(smoke, tmp_path, number):
+    settings = [s for s in smoke if not s.startswith("trainer.max_base")] + ["callbacks.evaluation=null"]
+    endless = ["trainer.max_base_updates=100000", "callbacks.checkpoint.every_n_base_updates=1", "data.num_workers=2"]
+    process = start(settings, tmp_path, *endless, "run_dir=run", start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and err.count("\n") == 1 and "resume=" in err, err
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(smoke, command, tmp_path):

@@ -131,7 +131,6 @@ def test_the_script_that_slurm_gets(tmp_path, monkeypatch, launcher, tasks, node
         "--signal=USR2@300",
     ):
         assert f"#SBATCH {line}\n" in script, script
-    assert "--requeue" not in script or "--no-requeue" not in script
 
 
 def test_requeueing(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """Checkpoints: what they hold, which are kept, and what becomes of damaged ones."""
 
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -42,6 +43,37 @@ def test_the_last_two_and_every_nth_are_kept(tmp_path):
     assert found == {"last.ckpt": 7, "previous.ckpt": 6, "update-3.ckpt": 3, "update-6.ckpt": 6}
 
 
+def test_file_systems_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("os.link", refuse)
+    train(tmp_path, 4, Checkpoint(every_n_base_updates=2))
+    assert {p.name: updates(p) for p in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt": 4, "previous.ckpt": 2}
+
+
+def test_a_signal_while_the_last_checkpoint_is_written_ends_the_run(tmp_path):
+    class Late(Checkpoint):
+        def _save(self, trainer, module):
+            super()._save(trainer, module)
+            if module.base_updates == 3:
+                signal.raise_signal(signal.SIGTERM)
+
+    assert train(tmp_path, 3, Late(every_n_base_updates=None)).interrupted == signal.SIGTERM
+
+
+def test_any_changed_bit_of_the_directory_is_damage(tmp_path):
+    train(tmp_path, 2, Checkpoint(every_n_base_updates=1))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    content = last.read_bytes()
+    rng = random.Random(0)
+    for _ in range(60):
+        broken = bytearray(content)
+        broken[len(content) - 1 - rng.randrange(3000)] ^= 1 << rng.randrange(8)
+        last.write_bytes(broken)
+        read_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["byte", "half", "empty", "text"])
 def test_a_damaged_newest_one_gives_way_to_the_one_before(tmp_path, damage, capsys):
     train(tmp_path, 6, Checkpoint(every_n_base_updates=2))
@@ -76,14 +108,14 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 def test_the_best_by_a_metric_is_kept(tmp_path):
     class Judge(BaseUpdateCallback):
         def on_base_update(self, trainer, module):
-            module.evaluated = {"val/score": abs(module.base_updates - 3.0)}
+            module.evaluated = {"val/score": abs(module.base_updates - 4.0)}
             module.evaluated_at = module.base_updates
 
-    train(tmp_path, 6, Judge(1), Checkpoint(best_metric="val/score"))
-    assert updates(tmp_path / "checkpoints" / "best.ckpt") == 3
+    train(tmp_path, 7, Judge(2), Checkpoint(best_metric="val/score"))
+    assert updates(tmp_path / "checkpoints" / "best.ckpt") == 4
     path = tmp_path / "checkpoints" / "last.ckpt"
-    train(tmp_path, 8, Judge(1), Checkpoint(best_metric="val/score"), path=path)
-    assert updates(tmp_path / "checkpoints" / "best.ckpt") == 3
+    train(tmp_path, 9, Judge(2), Checkpoint(best_metric="val/score"), path=path)
+    assert updates(tmp_path / "checkpoints" / "best.ckpt") == 4
     with pytest.raises(UserError, match=r"best_metric=no.*val/score"):
         train(tmp_path / "other", 2, Judge(1), Checkpoint(best_metric="no"))
 

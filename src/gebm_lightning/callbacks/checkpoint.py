@@ -24,7 +24,8 @@ TIME_LIMIT = 1000
 class Checkpoint(BaseUpdateCallback):
     """Writes `checkpoints/last.ckpt`, atomically, and only with finite parameters; the one before stays as `previous.ckpt`.
 
-    SIGINT, SIGTERM, SIGUSR1, SIGUSR2, to any process of a run, and the time limit end it after a checkpoint.
+    SIGINT, SIGTERM, SIGUSR1, SIGUSR2, to any process of a run, and the time limit end it after a checkpoint, at the end of
+    the update and of what callbacks do after it.
 
     Args:
         every_n_base_updates: cadence.
@@ -32,7 +33,7 @@ class Checkpoint(BaseUpdateCallback):
         keep_every: also keep `update-N.ckpt` at multiples of this.
         best_metric: also keep as `best.ckpt` the state with the lowest value of this metric of the evaluation while
             training, such as "train/fid_digits/short_run".
-        stop_after_minutes: the time limit, from the start of the process.
+        stop_after_minutes: the time limit of this run, or of this part of it if it was resumed.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class Checkpoint(BaseUpdateCallback):
         self._started = self._saved_at = time.monotonic()
         self._signal = 0
         self._over = False
-        self._judged = self._saved_step = -1
+        self._judged, self._saved_step = 0, -1
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         self._saved_at = time.monotonic()
+        last = max(getattr(c, "max_base_updates", 0) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        self._over = pl_module.base_updates >= last
         for number in SIGNALS:
             self._handlers[number] = signal.signal(number, self._on_signal)
 
@@ -126,6 +129,8 @@ class Checkpoint(BaseUpdateCallback):
         if not pl_module.interrupted:
             self._save(trainer, pl_module)
             self._over = True
+            # A signal that came while that was written.
+            pl_module.interrupted = all_max([self._signal])[0]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._restore_handlers()

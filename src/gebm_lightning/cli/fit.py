@@ -8,7 +8,9 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,32 @@ from ..config import build_parts, instantiate
 from ..errors import UserError, check_number, first_line
 from ..gebm import GEBM
 from ..lightning import GEBMModule
-from ..lightning.checkpoint import find_checkpoint, put_damaged_aside, read_checkpoint, restore
+from ..lightning.checkpoint import find_checkpoint, has_checkpoint, put_damaged_aside, read_checkpoint, restore
 from ..metrics.report import write_json
 from ..noise import BlockNoise
 from ..samplers import sampling_mode
-from .launch import process_rank
+from .launch import SIGNALS, process_rank
+from .lock import held, is_held
+from .resume import put_aside
 
 
 def fit(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """`train`, with signals that end it at any time: until training has begun at once, then as `Checkpoint` says."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, _leave) for number in SIGNALS}
+    try:
+        return train(cfg, run_dir)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)
+
+
+def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Train as `cfg` says, in `run_dir`; the signal that interrupted it, or 0, and what `finished.json` holds otherwise.
 
     Of several processes only the first writes. A config that says `resume` was read from a file, and so is not trusted to
@@ -48,6 +68,9 @@ def fit(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     resumed = cfg.resume is not None
     trusted = not resumed
     first = process_rank() == 0
+    begun = first and not resumed and (run_dir / "config.yaml").exists()
+    if begun and not is_held(run_dir) and not has_checkpoint(run_dir):
+        put_aside(run_dir, "its run ended before its first checkpoint")
     if first and not resumed and (run_dir / "config.yaml").exists():
         raise UserError(f"{run_dir} holds a run already: go on with resume={run_dir}, or choose another name or folder")
     check_number("seed", cfg.seed, low=0, integer=True)
@@ -73,10 +96,12 @@ def fit(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     trainer = instantiate(cfg.trainer, trusted, default_root_dir=str(run_dir), logger=loggers, callbacks=callbacks)
     fresh = first and (not run_dir.exists() or not any(run_dir.iterdir()))
     finished = False
+    lock = ExitStack()
     try:
         if first:
-            _start_loggers(loggers, cfg)
             run_dir.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(held(run_dir))
+            _start_loggers(loggers, cfg)
             temporary = run_dir / "config.tmp"
             temporary.write_text(OmegaConf.to_yaml(cfg, resolve=True))
             os.replace(temporary, run_dir / "config.yaml")
@@ -85,13 +110,14 @@ def fit(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         finished = True
     except (KeyboardInterrupt, SystemExit) as stop:
-        if not (run_dir / "checkpoints" / "last.ckpt").exists():
+        if not has_checkpoint(run_dir):
             raise
         code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 0
         module.interrupted = module.interrupted or (code - 128 if code > 128 else signal.SIGINT)
     finally:
         if first:
             _finish(loggers, failed=not finished)
+        lock.close()
         if fresh and not finished and not (run_dir / "checkpoints").exists():
             shutil.rmtree(run_dir, ignore_errors=True)
     result: dict[str, Any] = {"interrupted": int(module.interrupted), "base_updates": module.base_updates}

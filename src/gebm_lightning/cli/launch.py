@@ -34,8 +34,8 @@ def process_rank() -> int:
 def launch(work: Callable[..., Any], processes: int, *args: Any) -> Any:
     """`work(*args)` in new processes, one for each local rank; rank 0's result, which must be plain data.
 
-    Signals to this process reach all of them. If one ends badly, the others are ended too; where a signal was the reason,
-    the result is `{"interrupted": its number}`.
+    Signals to this process reach all of them. If one ends badly, the others are ended too; if a signal ended them before
+    they could answer it, the result is `{"interrupted": its number}`.
 
     Raises:
         UserError: a user's mistake in `work`, or a process that was killed, with its rank.
@@ -64,7 +64,11 @@ def launch(work: Callable[..., Any], processes: int, *args: Any) -> Any:
             while not context.join(grace_period=GRACE_SECONDS):
                 pass
         except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
-            if received:
+            result = Path(folder) / "0.result"
+            if result.is_file() and json.loads(result.read_text()).get("interrupted"):
+                # The first one left in good order; the others were in the middle of something with it.
+                return json.loads(result.read_text())
+            if received and isinstance(error, mp.ProcessExitedException) and not list(Path(folder).glob("*.error")):
                 return {"interrupted": received[0]}
             raise _reason(context.processes, Path(folder)) or error from error
         finally:

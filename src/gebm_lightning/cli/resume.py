@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ..errors import UserError
 from .launch import launched
+from .lock import is_held
 
 Arguments = list[str]
 NOT_COMPARED = ("run_dir", "resume", "debug", "sweep_objective", "name")
@@ -71,12 +72,13 @@ def check_resumable(folder: Path) -> None:
 def newest_unfinished(overrides: Arguments) -> Path | None:
     """The run in `runs/`, or in the folder that `run_dir` names, of the same config, that began last and has not finished."""
     from ..config import compose
+    from ..lightning.checkpoint import has_checkpoint
 
     cfg = compose([a for a in overrides if not a.startswith("-") and not a.startswith("hydra.")])
     folders = [Path(cfg.run_dir)] if cfg.run_dir is not None else list(Path("runs").glob("*"))
     for folder in sorted((f for f in folders if (f / "config.yaml").is_file()), key=_began, reverse=True):
-        has_checkpoint = (folder / "checkpoints" / "last.ckpt").is_file()
-        if has_checkpoint and not (folder / "finished.json").is_file() and same_config(cfg, folder):
+        unfinished = has_checkpoint(folder) and not (folder / "finished.json").is_file() and not is_held(folder)
+        if unfinished and same_config(cfg, folder):
             return folder
     return None
 
@@ -102,6 +104,16 @@ def _comparable(cfg: DictConfig, folder: Path) -> Any:
         if isinstance(node, dict):
             node.pop("save_dir", None)
     return plain
+
+
+def put_aside(folder: Path, why: str) -> None:
+    """Rename a run's folder, of which nothing is lost, and make an empty one in its place."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.broken-{number}")).exists():
+        number += 1
+    print(f"note: {folder} is broken ({why}): put aside as {aside.name}, the run begins anew", file=sys.stderr)
+    folder.rename(aside)
+    folder.mkdir()
 
 
 def resumed_config(folder: Path, overrides: list[str]) -> DictConfig:

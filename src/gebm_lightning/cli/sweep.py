@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ from omegaconf import DictConfig, open_dict
 
 from ..errors import UserError
 from .launch import process_rank
-from .resume import check_resumable, same_config
+from .lock import is_held
+from .resume import check_resumable, put_aside, same_config
 
 
 def take_up(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
@@ -24,6 +24,8 @@ def take_up(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     """
     if not any(folder.iterdir()):
         return None
+    if process_rank() == 0 and is_held(folder):
+        raise UserError(f"the job in {folder} is going on, in another process")
     try:
         same = same_config(cfg, folder)
         if same:
@@ -32,12 +34,7 @@ def take_up(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     except (UserError, ValueError) as error:
         # Of several processes the first one moves the folder; the others come to the same end whether they see it or not.
         if process_rank() == 0:
-            aside = _free_name(folder)
-            print(
-                f"note: {folder} is broken ({error}): put aside as {aside.name}, the job begins anew", file=sys.stderr
-            )
-            folder.rename(aside)
-            folder.mkdir()
+            put_aside(folder, str(error))
         return None
     if not same:
         raise UserError(f"{folder} holds the same job of another config, or of a changed one: choose another name=")
@@ -56,10 +53,3 @@ def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
         return None
     done: dict[str, Any] = json.loads(path.read_text())
     return done
-
-
-def _free_name(folder: Path) -> Path:
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.broken-{number}")).exists():
-        number += 1
-    return aside

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import signal
 import sys
 from pathlib import Path
@@ -38,6 +40,7 @@ def _task(cfg: DictConfig) -> Any:
     with open_dict(cfg):
         cfg.run_dir = str(run_dir)
     if sweep:
+        end_with_parent()
         done = take_up(cfg, run_dir)
         if done is not None:
             return done["objective"]
@@ -80,6 +83,12 @@ def work(cfg: DictConfig, run_dir: str) -> dict[str, Any]:
     from .fit import fit
 
     return fit(cfg, Path(run_dir))
+
+
+def end_with_parent() -> None:
+    """Ask Linux for SIGTERM when the process that started this one, a sweep's, has died."""
+    if sys.platform == "linux" and multiprocessing.current_process().name != "MainProcess":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def count_devices(devices: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -30,6 +31,12 @@ class Source(Protocol):
 
 def _as_is(batch: Batch) -> Batch:
     return batch
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    # Ctrl-C and schedulers signal whole groups of processes: a loader's that died of it would break the last update.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -103,6 +110,7 @@ class ImageDataModule(pl.LightningDataModule):
             batch_sampler=sampler,
             collate_fn=_as_is,  # type: ignore[arg-type]
             num_workers=self.num_workers,
+            worker_init_fn=_leave_signals_to_the_run,
             # Its own, so that starting the loader leaves everybody else's numbers as they are.
             generator=torch.Generator().manual_seed(stable_seed(self.seed, "loader")),
         )

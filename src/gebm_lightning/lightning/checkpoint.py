@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from ..errors import UserError, first_line
 from ..gebm import GEBM
 from .module import FORMAT_VERSION
 
-_TOLD: set[str] = set()
+_TOLD: set[Path] = set()
 
 
 def find_checkpoint(run_dir: str | Path) -> Path:
@@ -36,8 +36,8 @@ def find_checkpoint(run_dir: str | Path) -> Path:
     problem = _damage(last) if last.is_file() else "it is missing"
     if problem is not None and previous.is_file() and _damage(previous) is None:
         note = f"note: {last} cannot be read ({problem}): going back to {previous}"
-        if note not in _TOLD:
-            _TOLD.add(note)
+        if last.absolute() not in _TOLD:
+            _TOLD.add(last.absolute())
             print(note, file=sys.stderr)
         return previous
     if not last.is_file():
@@ -45,22 +45,25 @@ def find_checkpoint(run_dir: str | Path) -> Path:
     return last
 
 
+def has_checkpoint(run_dir: Path) -> bool:
+    """Whether a run has saved anything."""
+    return any((run_dir / "checkpoints" / name).is_file() for name in ("last.ckpt", "previous.ckpt"))
+
+
 def put_damaged_aside(checkpoint: Path) -> None:
-    """Before a run goes on from `previous.ckpt`: what was newer and damaged must not take its place."""
+    """Before a run goes on from `previous.ckpt`, make that the last one; what was newer and damaged is `last.damaged`."""
     last = checkpoint.with_name("last.ckpt")
-    if checkpoint.name == "previous.ckpt" and last.is_file():
-        last.replace(last.with_name("last.damaged"))
+    if checkpoint.name == "previous.ckpt":
+        keep_as(last, "last.damaged")
+        keep_as(checkpoint, "last.ckpt")
 
 
 def _damage(path: Path) -> str | None:
     try:
         _load(path)
-    except _DAMAGE as error:
+    except Exception as error:
         return first_line(error)
     return None
-
-
-_DAMAGE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile)
 
 
 def _load(path: Path) -> Any:
@@ -81,7 +84,7 @@ def read_checkpoint(run_dir: str | Path, to_resume: bool = False) -> dict[str, A
     path = find_checkpoint(run_dir)
     try:
         checkpoint = _load(path)
-    except _DAMAGE as error:
+    except Exception as error:
         raise UserError(f"{path} is damaged or no checkpoint: {first_line(error)}") from error
     ours = checkpoint.get("gebm_lightning") if isinstance(checkpoint, dict) else None
     if not isinstance(ours, dict) or "state_dict" not in checkpoint:
@@ -145,8 +148,14 @@ def keep_as(path: Path, name: str) -> None:
     if path.is_file():
         temporary = path.with_name(f"{name}.tmp")
         temporary.unlink(missing_ok=True)
-        os.link(path, temporary)
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, temporary)
+            _flush(temporary)
         os.replace(temporary, path.with_name(name))
+        # Of two names of one file the renaming removes neither.
+        temporary.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
