@@ -32,11 +32,11 @@ def make_lsun(root):
 
 
 def make_folder(root):
+    """PNG, JPEG and WebP; grey, RGB and RGBA; of unequal sizes."""
+    kinds = [("PNG", (3,)), ("JPEG", ()), ("WEBP", (3,)), ("PNG", (4,)), ("JPEG", (3,)), ("WEBP", (4,)), ("PNG", ())]
     for i in range(120):
-        form = ("PNG", "JPEG", "WEBP")[i % 3]
-        (root / f"{i}.{form.lower()}").write_bytes(
-            encoded(form, 16 + i % 4, 20, *((3,), ())[i % 2 if form != "WEBP" else 0])
-        )
+        form, channels = kinds[i % len(kinds)]
+        (root / f"{i}.{form.lower()}").write_bytes(encoded(form, 16 + i % 4, 20 + i % 3, *channels))
     return ["data=folder", f"data.root={root}"]
 
 
