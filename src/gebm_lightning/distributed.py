@@ -28,6 +28,17 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def leave() -> None:
+    """End this process's part in the group, in good order.
+
+    Gloo's threads drop the last tensors a little later than the main thread sees their results; one that did so while Python
+    was being taken down would abort the process.
+    """
+    if dist.is_available() and dist.is_initialized():
+        _HOST_GROUPS.clear()
+        dist.destroy_process_group()
+
+
 @contextmanager
 def alone() -> Iterator[None]:
     """Inside, this process computes for itself, as if there were no others."""

@@ -63,6 +63,16 @@ class BlockNoise:
 Generator = torch.Generator | BlockNoise
 
 
+def shared(generator: Generator, name: str) -> Generator:
+    """Noise for what is estimated once for all samples, or decided for all of them at once, under a name of its own."""
+    return generator.substream(name) if isinstance(generator, BlockNoise) else generator
+
+
+def is_first(generator: Generator) -> bool:
+    """Whether the samples that this generator draws begin with the first block, whose chains are looked at more closely."""
+    return not isinstance(generator, BlockNoise) or (generator.first_block == 0 and generator.offset == 0)
+
+
 def _draw(
     sampler: Callable[..., Tensor],
     shape: tuple[int, ...],

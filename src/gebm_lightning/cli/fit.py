@@ -19,6 +19,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ..config import build_parts, instantiate
+from ..distributed import leave
 from ..errors import UserError, check_number, first_line
 from ..gebm import GEBM
 from ..lightning import GEBMModule
@@ -124,6 +125,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     if first and not module.interrupted:
         result["objective"] = objective_value(run_dir, cfg.sweep_objective)
         write_json(run_dir / "finished.json", result)
+    leave()
     return result
 
 

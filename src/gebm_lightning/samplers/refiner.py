@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,14 +22,26 @@ class Samples(NamedTuple):
     z: Tensor | None
     """(n, d) latents that the base maps to x, where there are such."""
     info: dict[str, Any]
-    """Numbers about how they were drawn."""
+    """Numbers about how they were drawn; among them `gradients` and `evaluations`, see `Refiner`."""
 
 
 class Refiner(Protocol):
-    """Anything that draws samples with the help of a GEBM."""
+    """Anything that draws samples with the help of a GEBM.
+
+    `Samples.info` tells what one sample cost: `gradients`, evaluations of the energy with its gradient, and `evaluations`,
+    those without, both means per sample.
+    """
 
     def refine(self, gebm: GEBM, n: int, generator: Generator, y: Tensor | None = None) -> Samples:
         """n samples; with `BlockNoise` the i-th depends on i and the seed alone."""
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A refiner that can learn something from held-out data first, such as a calibration or where its chains start."""
+
+    def fit(self, gebm: GEBM, real: Tensor, generator: Generator, y: Tensor | None = None) -> Refiner:
+        """The same refiner with what it learned from real data (m, *shape), labels (m,), once for all samples."""
 
 
 @dataclass(frozen=True)
