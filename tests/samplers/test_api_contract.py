@@ -6,13 +6,32 @@ import pytest
 import torch
 
 from gebm_lightning.noise import BlockNoise
-from gebm_lightning.samplers import KLA, SIR, ULA, BaseSampler, LatentSampler
+from gebm_lightning.samplers import (
+    AIS,
+    HMC,
+    IMH,
+    KLA,
+    MALA,
+    RWM,
+    SIR,
+    ULA,
+    BaseSampler,
+    DualAveraging,
+    LatentSampler,
+    ParallelTempering,
+)
 
 REFINERS = {
     "base": BaseSampler(),
     "ula": LatentSampler(ULA(1e-2), num_steps=3),
     "kla": LatentSampler(KLA(1e-2, 1.0), num_steps=3, beta=10.0),
     "sir": SIR(pool=300),
+    "mala": LatentSampler(MALA(1e-1), num_steps=3, tuning=DualAveraging(0.574, 5), warmup=2, beta=3.0),
+    "hmc": LatentSampler(HMC(0.3, 3), num_steps=3, tuning=DualAveraging(0.651, 5), beta=3.0),
+    "rwm": LatentSampler(RWM(0.5), num_steps=3),
+    "imh": LatentSampler(IMH(), num_steps=3),
+    "tempering": LatentSampler(ParallelTempering(MALA(0.3), [0.0, 0.5, 1.0]), num_steps=3),
+    "ais": AIS(pool=130, num_betas=3),
 }
 MODES = {"grad": torch.enable_grad, "no_grad": torch.no_grad, "inference": torch.inference_mode}
 
@@ -57,9 +76,9 @@ def test_the_same_samples_for_any_chunk(gebm, name):
     torch.testing.assert_close(fewer.x, whole.x[:100], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["ula", "kla"])
+@pytest.mark.parametrize("name", ["ula", "kla", "mala", "hmc", "rwm", "imh"])
 def test_chains_start_at_the_bases_own_latents(gebm, name):
-    still = replace(REFINERS[name], num_steps=0).refine(gebm, 80, BlockNoise(2))
+    still = replace(REFINERS[name], num_steps=0, warmup=0).refine(gebm, 80, BlockNoise(2))
     torch.testing.assert_close(still.x, BaseSampler().refine(gebm, 80, BlockNoise(2)).x, rtol=1e-5, atol=1e-6)
 
 

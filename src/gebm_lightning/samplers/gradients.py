@@ -20,6 +20,12 @@ def value_and_grad(potential: PotentialFn, z: Tensor) -> tuple[Tensor, Tensor]:
     return u.detach(), gradient
 
 
+def value_of(function: PotentialFn, z: Tensor) -> Tensor:
+    """U(z) (n,) without a graph."""
+    with torch.inference_mode(False), torch.no_grad():
+        return function(z.clone() if z.is_inference() else z)
+
+
 @contextmanager
 def sampling_mode(target: object) -> Iterator[None]:
     """Within, the modules behind a potential or model are in eval mode with frozen parameters; afterwards as they were.

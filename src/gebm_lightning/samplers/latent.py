@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,24 +10,33 @@ from torch import Tensor
 
 from ..errors import check_number
 from ..gebm import GEBM, call_base
-from ..noise import Generator
-from .chain import sample_chain
+from ..noise import BLOCK, Generator, is_first, shared
+from .chain import sample_chain, step_size_of
+from .diagnostics import effective_sample_size, split_rhat
 from .gradients import sampling_mode
 from .refiner import Samples, chunks
 from .schedules import Schedule
+from .tuning import DualAveraging
 
 
 @dataclass(frozen=True)
 class LatentSampler:
     """Chains from the prior on U_β(z) = −log η(z) + β·E(B(z)), pushed through the base.
 
+    `info` tells means over all chains and steps: `acceptance`, `jump` (squared distance of a step), the mean `potential` at
+    the end, `gradients` and `evaluations` of a chain, `swap_rates` of tempering, the `step_size` that tuning arrived at. Of
+    the first 64 chains, where this call has them, it also tells the worst coordinate's split `rhat` and bulk `ess` (of all
+    64 together), and `ess_per_gradient`: an R-hat well above 1 says that these are no samples of the model, but of a short run.
+
     Args:
         kernel: the Markov kernel.
         beta: inverse temperature of the energy; the paper samples images at 100, the model's own law is at 1.
         num_steps: steps after the warm-up. Few steps give a *short run*, which need not be near the equilibrium.
         schedule: factor on the step size by step.
+        beta_schedule: factor on β by step.
         thin: with a number, `info["trace"]` holds every thin-th state, (kept, n, d).
         warmup: steps before the first that counts.
+        tuning: adapts the step size before all that, on 64 chains of their own, once for all samples.
         chunk: chains run side by side; memory, not results, depends on it.
     """
 
@@ -35,8 +44,10 @@ class LatentSampler:
     beta: float = 1.0
     num_steps: int = 100
     schedule: Schedule | None = None
+    beta_schedule: Schedule | None = None
     thin: int | None = None
     warmup: int = 0
+    tuning: DualAveraging | None = None
     chunk: int = 512
 
     def __post_init__(self) -> None:
@@ -48,30 +59,66 @@ class LatentSampler:
             check_number("sampler.thin", self.thin, low=1, integer=True)
 
     def refine(self, gebm: GEBM, n: int, generator: Generator, y: Tensor | None = None) -> Samples:
-        xs, zs, traces, acceptance, potential = [], [], [], 0.0, 0.0
-        for rows, noise in chunks(n, generator, self.chunk):
-            labels = None if y is None else y[rows]
-            z0 = gebm.prior.sample(rows.stop - rows.start, noise)
-            chain = sample_chain(
-                self.kernel,
-                gebm.potential(self.beta, labels),
-                z0,
-                self.num_steps,
-                generator=noise,
-                thin=self.thin,
-                warmup=self.warmup,
-                schedule=self.schedule,
-            )
-            with sampling_mode(gebm), torch.no_grad():
-                xs.append(call_base(gebm.base, chain.z, labels))
-            zs.append(chain.z)
-            share = (rows.stop - rows.start) / n
-            if self.num_steps + self.warmup > 0:
-                acceptance += share * chain.info["acceptance"].mean().item()
-                potential += share * chain.info["potential"][-1].item()
-            if chain.trace is not None:
-                traces.append(chain.trace)
-        info: dict[str, Any] = {"acceptance": acceptance, "potential": potential, "beta": self.beta}
-        if traces:
-            info["trace"] = torch.cat(traces, dim=1)
-        return Samples(torch.cat(xs), torch.cat(zs), info)
+        tuned = self.tuned(gebm, generator)
+        parts = [tuned._chunk(gebm, rows, noise, y) for rows, noise in chunks(n, generator, self.chunk)]
+        x, z = torch.cat([part.x for part in parts]), torch.cat([part.z for part in parts if part.z is not None])
+        shares = [len(part.x) / n for part in parts]
+        info: dict[str, Any] = {"beta": self.beta, "step_size": step_size_of(tuned.kernel)} | parts[0].info
+        for key in ("acceptance", "jump", "potential", "gradients", "evaluations"):
+            info[key] = sum(share * part.info[key] for share, part in zip(shares, parts, strict=True))
+        if self.thin is not None:
+            info["trace"] = torch.cat([part.info["trace"] for part in parts], dim=1)
+        return Samples(x, z, info)
+
+    def tuned(self, gebm: GEBM, generator: Generator) -> LatentSampler:
+        """The sampler with the step size that `tuning` finds on 64 chains, the same for whatever samples follow."""
+        if self.tuning is None:
+            return self
+        noise = shared(generator, "tuning")
+        y = gebm.sample_labels(BLOCK, noise)
+        z0 = gebm.prior.sample(BLOCK, noise)
+        # A ladder's kernel is tuned at the coldest replica: what is accepted there is accepted at all.
+        inner = getattr(self.kernel, "kernel", None)
+        kernel = self.tuning.tune(self.kernel if inner is None else inner, gebm.potential(self.beta, y), z0, noise)
+        return replace(self, kernel=kernel if inner is None else replace(self.kernel, kernel=kernel), tuning=None)
+
+    def _chunk(self, gebm: GEBM, rows: slice, noise: Generator, y: Tensor | None) -> Samples:
+        labels = None if y is None else y[rows]
+        watched: list[Tensor] = []
+        first = rows.start == 0 and is_first(noise)
+
+        def watch(step: int, state: Any, info: Any) -> None:
+            if first and step > self.warmup:
+                watched.append(state.z[:BLOCK])
+
+        chain = sample_chain(
+            self.kernel,
+            gebm.potential(self.beta, labels),
+            gebm.prior.sample(rows.stop - rows.start, noise),
+            self.num_steps,
+            generator=noise,
+            thin=self.thin,
+            warmup=self.warmup,
+            schedule=self.schedule,
+            beta_schedule=self.beta_schedule,
+            on_step=watch,
+        )
+        with sampling_mode(gebm), torch.no_grad():
+            x = call_base(gebm.base, chain.z, labels)
+        moved = self.num_steps + self.warmup > 0
+        info: dict[str, Any] = {key: chain.info[key].mean().item() if moved else 0.0 for key in ("acceptance", "jump")}
+        info["potential"] = chain.info["potential"][-1].item() if moved else 0.0
+        info |= {key: chain.info[key].item() for key in ("gradients", "evaluations")}
+        if "swap_prob" in chain.info:
+            info["swap_rates"] = chain.info["swap_prob"].nanmean(0).tolist()
+        if chain.trace is not None:
+            info["trace"] = chain.trace
+        if len(watched) >= 4:
+            info |= _diagnose(torch.stack(watched), info["gradients"])
+        return Samples(x, chain.z, info)
+
+
+def _diagnose(trace: Tensor, gradients: float) -> dict[str, float]:
+    ess = effective_sample_size(trace).min().item()
+    worst = {"rhat": split_rhat(trace).max().item(), "ess": ess}
+    return worst if gradients == 0 else worst | {"ess_per_gradient": ess / (gradients * trace.shape[1])}

@@ -1,4 +1,4 @@
-"""Schedules `step -> float`: the factor on a kernel's step size at each step of a chain."""
+"""Schedules `step -> float`: the factor on a kernel's step size, or on β, at each step of a chain."""
 
 from __future__ import annotations
 
@@ -33,3 +33,20 @@ class StepDecay:
 
     def __call__(self, step: int) -> float:
         return self.factor ** (step // self.every)
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """From `start` to `end` in equal changes over the first `steps` steps, then `end`."""
+
+    start: float = 0.0
+    end: float = 1.0
+    steps: int = 100
+
+    def __post_init__(self) -> None:
+        check_number("schedule.start", self.start, low=0)
+        check_number("schedule.end", self.end, low=0)
+        check_number("schedule.steps", self.steps, low=1, integer=True)
+
+    def __call__(self, step: int) -> float:
+        return self.start + (self.end - self.start) * min(step / self.steps, 1.0)

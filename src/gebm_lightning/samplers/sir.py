@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..errors import check_number
+from ..errors import UserError, check_number
 from ..gebm import GEBM, call_base
-from ..noise import BlockNoise, Generator, rand
+from ..noise import Generator, rand, shared
 from .gradients import sampling_mode
 from .refiner import Samples, chunks
 
@@ -42,11 +43,15 @@ class SIR:
         u = torch.cat([_uniform(rows, noise, device) for rows, noise in chunks(n, generator, self.chunk)])
         labels = [None] if y is None else [int(c) for c in y.unique()]
         size = max(self.pool // (1 if y is None else gebm.num_classes or len(labels)), 1)
-        ess = []
+        ess, counts = [], Counter[str]()
         with sampling_mode(gebm), torch.no_grad():
             z = torch.empty(n, gebm.prior.dim, device=device, dtype=gebm.log_partition.dtype)
             for label in labels:
-                pool, weights = self._pool(gebm, generator, size, label)
+                pool, log_weights, cost = self._pool(gebm, generator, size, label)
+                if not torch.isfinite(log_weights).any() or log_weights.isnan().any():
+                    raise UserError("the energy of base samples is NaN or infinite: they cannot be weighed by it")
+                weights = torch.softmax(log_weights, 0)
+                counts.update(cost)
                 mine = torch.ones(n, dtype=torch.bool, device=device) if y is None else y == label
                 cumulative = weights.cumsum(0)
                 index = torch.searchsorted(cumulative / cumulative[-1], u[mine]).clamp(max=size - 1)
@@ -57,20 +62,26 @@ class SIR:
                 for rows, _ in chunks(n, generator, self.chunk)
             ]
         info = {"ess": sum(ess), "ess_share": min(ess) / size, "pool": size * len(labels), "beta": self.beta}
+        info |= {kind: counts[kind] / n for kind in ("gradients", "evaluations")}
         return Samples(torch.cat(parts), z, info)
 
-    def _pool(self, gebm: GEBM, generator: Generator, size: int, label: int | None) -> tuple[Tensor, Tensor]:
-        """`size` latents of one class and their normalised weights (size,)."""
-        noise = generator
-        if isinstance(generator, BlockNoise):
-            noise = generator.substream("pool" if label is None else f"pool/{label}")
+    def _pool(
+        self, gebm: GEBM, generator: Generator, size: int, label: int | None
+    ) -> tuple[Tensor, Tensor, dict[str, int]]:
+        """`size` latents of one class, their log weights (size,), and how many evaluations they cost."""
+        noise = shared(generator, "pool" if label is None else f"pool/{label}")
+        y = None if label is None else torch.full((size,), label, device=gebm.log_partition.device)
+        return self._weighted(gebm, noise, size, y)
+
+    def _weighted(
+        self, gebm: GEBM, noise: Generator, size: int, y: Tensor | None
+    ) -> tuple[Tensor, Tensor, dict[str, int]]:
         zs, energies = [], []
         for rows, own in chunks(size, noise, self.chunk):
             z = gebm.prior.sample(rows.stop - rows.start, own)
-            y = None if label is None else torch.full((len(z),), label, device=z.device)
             zs.append(z)
-            energies.append(gebm.potential(self.beta, y).energy(z))
-        return torch.cat(zs), torch.softmax(-self.beta * torch.cat(energies).double(), 0)
+            energies.append(gebm.potential(self.beta, None if y is None else y[rows]).energy(z))
+        return torch.cat(zs), -self.beta * torch.cat(energies).double(), {"evaluations": size}
 
 
 def _uniform(rows: slice, noise: Generator, device: torch.device) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class ULA:
     """
 
     step_size: float
+    exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_number("step_size", self.step_size, above=0)
