@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, Node, OmegaConf
 
 from .errors import UserError, check_number, first_line
@@ -18,7 +19,18 @@ if TYPE_CHECKING:
 
 CONFIG_MODULE = "gebm_lightning.conf"
 PACKAGE = "gebm_lightning"
-ROOMS = ("networks", "objectives", "priors", "samplers", "data", "metrics", "callbacks", "lightning")
+ROOMS = (
+    "networks",
+    "objectives",
+    "priors",
+    "samplers",
+    "divergences",
+    "transports",
+    "data",
+    "metrics",
+    "callbacks",
+    "lightning",
+)
 FUNCTION_HOMES = ("gebm_lightning.data.toys", "gebm_lightning.lightning.trainer")
 FOREIGN = (
     *(f"torch.optim.{name}" for name in ("Adam", "AdamW", "SGD", "RMSprop")),
@@ -28,6 +40,7 @@ FOREIGN = (
     ),
     *(f"torchvision.datasets.{name}" for name in ("MNIST", "FashionMNIST", "CIFAR10")),
     *(f"pytorch_lightning.loggers.{name}" for name in ("WandbLogger", "TensorBoardLogger")),
+    *(f"zuko.flows.{name}" for name in ("NSF", "MAF", "RealNVP", "NICE")),
 )
 
 
@@ -51,39 +64,57 @@ def compose(overrides: list[str] | None = None, config: str = "train") -> DictCo
             GlobalHydra.instance().initialize(state)
 
 
-def instantiate(node: Any, trusted: bool = True, **kwargs: Any) -> Any:
+def instantiate(node: Any, trusted: bool = True, trust: tuple[str, ...] = (), **kwargs: Any) -> Any:
     """Hydra's instantiation, with plain lists and dicts.
 
     Args:
         node: a config with `_target_`s; None stays None.
         trusted: False for a config that was read from a file: then only this package's classes, its toy laws
-            and `make_trainer`, and the named optimisers, schedules and loggers are called.
+            and `make_trainer`, and the named optimisers, schedules, loggers and flows are called; and of the builders of
+            external networks those of this package and torch.nn's classes.
+        trust: modules and packages whose own classes and functions an untrusted config may name besides.
 
     Raises:
-        UserError: an untrusted config names any other target.
+        UserError: an untrusted config names any other target or builder; or the target itself raises one.
     """
     if node is None:
         return None
     if not trusted:
-        for target in _targets(node):
-            _check_target(target)
-    return hydra.utils.instantiate(node, _convert_="all", **kwargs)
+        from .networks.builders import check_builder
+
+        for target in _values(node, "_target_"):
+            _check_target(target, trust)
+        for builder in _values(node, "builder"):
+            check_builder(builder, trust)
+    try:
+        return hydra.utils.instantiate(node, _convert_="all", **kwargs)
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, UserError):
+            raise
+        mistake = error.__cause__
+    raise mistake
 
 
-def _targets(node: Any) -> Iterator[Any]:
+def _values(node: Any, key: str) -> Iterator[Any]:
+    """What stands under `key` anywhere in a config."""
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     if isinstance(plain, dict):
-        if "_target_" in plain:
-            yield plain["_target_"]
+        if key in plain:
+            yield plain[key]
         for value in plain.values():
-            yield from _targets(value)
+            yield from _values(value, key)
     elif isinstance(plain, list):
         for value in plain:
-            yield from _targets(value)
+            yield from _values(value, key)
 
 
-def _check_target(target: Any) -> None:
+def _check_target(target: Any, trust: tuple[str, ...] = ()) -> None:
     if target in FOREIGN:
+        return
+    if isinstance(target, str) and any(target.startswith(f"{package}.") for package in trust):
+        from .networks.builders import check_builder
+
+        check_builder(":".join(target.rsplit(".", 1)), trust)
         return
     refusal = UserError(
         f"the run's config names the target {target!r}, which is not one of {PACKAGE}'s own: it is not run"
@@ -104,17 +135,20 @@ def _check_target(target: Any) -> None:
         raise refusal
 
 
-def build(cfg: DictConfig, trusted: bool = True) -> GEBM:
+def build(cfg: DictConfig, trusted: bool = True, trust: tuple[str, ...] = ()) -> GEBM:
     """A fresh model from a config: networks initialised from `cfg.seed`, the energy finished by the objective.
 
     Raises:
         UserError: the config asks for what no network here is built for.
     """
-    return build_parts(cfg, trusted)[0]
+    return build_parts(cfg, trusted, trust)[0]
 
 
-def build_parts(cfg: DictConfig, trusted: bool = True) -> tuple[GEBM, Any, Any]:
-    """`(gebm, critic, objective)`: the model, and what its training needs besides."""
+def build_parts(cfg: DictConfig, trusted: bool = True, trust: tuple[str, ...] = ()) -> tuple[GEBM, Any, Any]:
+    """`(gebm, critic, objective)`: the model, and what its training needs besides.
+
+    Weights files that an untrusted config names are not read: a checkpoint holds the weights.
+    """
     import torch
 
     from .gebm import GEBM
@@ -124,14 +158,18 @@ def build_parts(cfg: DictConfig, trusted: bool = True) -> tuple[GEBM, Any, Any]:
     num_classes = cfg.model.num_classes
     if num_classes is not None:
         check_number("model.num_classes", num_classes, low=2, integer=True)
-    objective = instantiate(cfg.objective, trusted)
+
+    def part(node: DictConfig) -> Any:
+        unread = not trusted and OmegaConf.is_dict(node) and "weights" in node
+        return instantiate(node, trusted, trust, **({"weights": False} if unread else {}))
+
+    objective = instantiate(cfg.objective, trusted, trust)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stable_seed(cfg.seed, "networks"))
-        base = instantiate(cfg.model.base, trusted)
-        critic = instantiate(cfg.model.energy, trusted)
+        base, critic = part(cfg.model.base), part(cfg.model.energy)
         if cfg.model.energy_floor is not None:
             critic = Clipped(critic, cfg.model.energy_floor)
-        gebm = GEBM(base, objective.make_energy(critic), instantiate(cfg.model.prior, trusted), num_classes=num_classes)
+        gebm = GEBM(base, objective.make_energy(critic), part(cfg.model.prior), num_classes=num_classes)
     return gebm, critic, objective
 
 
@@ -173,11 +211,12 @@ def _has_interpolation(plain: Any) -> bool:
     return isinstance(plain, str) and "${" in plain
 
 
-def load(run_dir: str | Path, ema: bool = True) -> GEBM:
+def load(run_dir: str | Path, ema: bool = True, trust: tuple[str, ...] = ()) -> GEBM:
     """The trained model of a run's folder (or of one checkpoint file in it), in eval mode on the CPU.
 
     With `ema` the base is the averaged one where the run kept one. The energy was trained against the raw base, so log Z
-    is then estimated again, on 4,096 samples of the averaged one; likewise for objectives that learn no c.
+    is then estimated again, on 4,096 samples of the averaged one; likewise for objectives that learn no c. `trust` names
+    modules of other people's whose networks the run was trained with (`model=external`); no others are imported.
 
     Raises:
         UserError: no run, no checkpoint, or one of another model.
@@ -185,7 +224,7 @@ def load(run_dir: str | Path, ema: bool = True) -> GEBM:
     from .lightning.checkpoint import read_checkpoint, restore
 
     cfg = load_config(run_dir)
-    gebm, _, objective = build_parts(cfg, trusted=False)
+    gebm, _, objective = build_parts(cfg, trusted=False, trust=trust)
     averaged = restore(gebm, read_checkpoint(run_dir), ema)
     gebm.eval()
     if averaged or not objective.learns_log_partition:

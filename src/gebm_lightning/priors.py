@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Independent, Normal
 
+from .errors import UserError, first_line
 from .noise import Generator, rand, randn
 
 
@@ -69,3 +72,58 @@ class Uniform(Prior):
         phase = (z - self.low) % (2 * width)
         back = phase > width
         return self.low + torch.where(back, 2 * width - phase, phase), torch.where(back, -1.0, 1.0).to(z)
+
+
+class Flow(Prior):
+    """A normalising flow of zuko, z = f⁻¹(ξ) with ξ ~ N(0, I): log η(z) = log N(f(z)) + log |det ∂f/∂z|. It is frozen.
+
+    From the command line, with the extra `flows` installed and a flow that was trained before:
+    `model.prior._target_=gebm_lightning.priors.Flow '+model.prior.flow={_target_:zuko.flows.NSF,features:2}'
+    +model.prior.weights=flow.pt`.
+
+    Args:
+        flow: an unconditional zuko flow with a standard normal base, such as `zuko.flows.NSF(2)`.
+        weights: a file of its tensors, as of `networks.pretrained.read_weights`; None or False leaves the flow as it is.
+        prefix: of the tensors' names in the file.
+        dim: what the flow's dimension must be; None for any.
+
+    Raises:
+        UserError: the flow has labels, another base or no good inverse, or the file or dimension is not the flow's.
+    """
+
+    def __init__(
+        self, flow: nn.Module, weights: str | bool | None = None, prefix: str = "", dim: int | None = None
+    ) -> None:
+        if weights:
+            from .networks.pretrained import load_weights
+
+            load_weights(flow, str(weights), prefix, key="model.prior.weights")
+        flow.requires_grad_(False)
+        try:
+            law: Any = flow()
+            base, (features,) = law.base, law.event_shape
+            noise = torch.randn(64, features, generator=torch.Generator().manual_seed(0)).to(base.mean)
+            off = (law.transform(law.transform.inv(noise)) - noise).abs().amax(1)
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"model.prior.flow is no unconditional zuko flow over vectors: {first_line(error)}"
+            ) from error
+        normal = isinstance(base, Independent) and isinstance(base.base_dist, Normal)
+        if not normal or base.mean.any() or (base.stddev != 1).any():
+            raise UserError(f"model.prior.flow must have a standard normal base, not {base}")
+        # A few rows may be steep; zuko's GF searches f⁻¹ in a box that most rows are outside of.
+        if not off.quantile(0.9) < 1e-2:
+            raise UserError(
+                "model.prior.flow cannot be sampled: its inverse leads elsewhere; take NSF, MAF, RealNVP or NICE"
+            )
+        if dim is not None and dim != features:
+            raise UserError(f"model.prior.flow has {features} dimensions, model.latent_dim is {dim}")
+        super().__init__(features)
+        self.flow = flow
+
+    def sample(self, n: int, generator: Generator) -> Tensor:
+        noise = randn((n, self.dim), generator, self.device_of.device, self.device_of.dtype)
+        return self.flow().transform.inv(noise)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return self.flow().log_prob(z)

@@ -15,12 +15,13 @@ from ..distributed import rank
 from ..errors import UserError, check_number
 from ..gebm import GEBM
 from ..lightning.module import GEBMModule
-from ..metrics.compare import check_per_class, compare, real_scorers, sampling_curve
+from ..metrics.compare import HeldOut, check_per_class, compare, real_scorers
+from ..metrics.curve import sampling_curve
 from ..metrics.features import extract
 from ..metrics.reference import MAX_REAL
 from ..metrics.report import describe, print_table, versions, write_json
 from ..metrics.scores import Scorer, check_settings
-from ..samplers import SIR, LatentSampler, Refiner
+from ..samplers import SIR, Fitted, LatentSampler, Refiner
 from .cadence import BaseUpdateCallback, log, log_image
 from .images import curve_figure, save
 from .monitor import bounds
@@ -73,6 +74,7 @@ class Evaluation(BaseUpdateCallback):
             check_number("each of callbacks.evaluation.curve_steps", step, low=1, integer=True)
         self.curve_steps, self.num_samples_in_training = curve_steps, num_samples_in_training
         self._scorers: dict[str, Scorer] = {}
+        self._held_out: HeldOut | None = None
 
     def check(self, data: Any, gebm: GEBM) -> None:
         """Raise before training if the extractor does not take the data, or there are no classes to score."""
@@ -89,10 +91,13 @@ class Evaluation(BaseUpdateCallback):
         self._scorers = real_scorers(
             data, self.features, self.splits, pl_module.seed, pl_module.device, self.max_real, **self.scores
         )
+        fitted = any(isinstance(method, Fitted) for method in self.methods.values())
+        self._held_out = HeldOut.of(data, pl_module.device) if fitted else None
 
     def on_base_update(self, trainer: pl.Trainer, module: GEBMModule) -> None:
         gebm, _ = module.evaluation_gebm()
-        rows = compare(gebm, self.methods, self.features, self._scorers, self.num_samples_in_training, module.seed)
+        n = self.num_samples_in_training
+        rows = compare(gebm, self.methods, self.features, self._scorers, n, module.seed, held_out=self._held_out)
         metrics = {}
         for row in rows:
             for split, scores in row["scores"].items():
@@ -114,6 +119,7 @@ class Evaluation(BaseUpdateCallback):
             self.num_samples,
             pl_module.seed,
             per_class=self.per_class,
+            held_out=self._held_out,
         )
         curve: dict[str, list[float]] = {}
         folder = Path(trainer.default_root_dir)

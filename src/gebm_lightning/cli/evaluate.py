@@ -1,14 +1,15 @@
-"""`gebm-evaluate`: scores a trained model again, from its checkpoint and the data."""
+"""`gebm-evaluate`: compares samplers on one model, a run's or one trained elsewhere, against the data."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from ..config import instantiate
 from ..errors import UserError, check_number
 from .command import pick_device, run_command
 from .schema import EvaluateSchema
@@ -19,14 +20,8 @@ def main() -> None:
     run_command("evaluate", _task)
 
 
-def _task(cfg: DictConfig) -> None:
-    from ..callbacks.evaluation import protocol
-    from ..config import load, load_config
-    from ..lightning.checkpoint import find_checkpoint, read_checkpoint
-    from ..metrics.compare import check_per_class, compare, real_scorers
-    from ..metrics.report import print_table, versions, write_json
+def _check(cfg: DictConfig) -> dict[str, int]:
     from ..metrics.scores import check_settings
-    from .refiners import given_or_run
 
     unknown = [name for name in cfg.compare if name not in ("base", *cfg.methods)]
     if unknown:
@@ -40,58 +35,131 @@ def _task(cfg: DictConfig) -> None:
         check_number("seed", cfg.seed, low=0, integer=True)
     check_number("num_samples", cfg.num_samples, low=4, integer=True)
     check_number("max_real", cfg.max_real, low=4, integer=True)
-    settings = check_settings("scores", cfg.scores)
+    if cfg.equal_cost is not None:
+        check_number("equal_cost", cfg.equal_cost, above=0)
     if not cfg.splits:
         raise UserError("splits: name at least one of train, val, test")
-    folder = Path(cfg.ckpt)
-    folder = folder.parent.parent if folder.suffix == ".ckpt" else folder
-    out = Path(cfg.out) if cfg.out is not None else folder / "evaluation.json"
+    return check_settings("scores", cfg.scores)
+
+
+def _task(cfg: DictConfig) -> None:
+    from ..callbacks.evaluation import protocol
+    from ..metrics.compare import HeldOut, check_per_class, compare, real_scorers
+    from ..metrics.report import describe, print_table, versions
+    from .source import open_source, part, refiner
+
+    settings = _check(cfg)
     device = pick_device(cfg.device)
-    run = load_config(cfg.ckpt)
-    seed = run.seed if cfg.seed is None else cfg.seed
-    refiners = {name: given_or_run(cfg.methods[name], cfg.ckpt) for name in cfg.compare if name != "base"}
-    features, data = (_part(run, cfg, key) for key in ("features", "data"))
-    gebm = load(cfg.ckpt, cfg.ema).to(device)
-    averaged = cfg.ema and any(k.startswith("ema.") for k in read_checkpoint(cfg.ckpt)["state_dict"])
+    source = open_source(cfg, device)
+    out = Path(cfg.out) if cfg.out is not None else source.folder / "evaluation.json"
     if out.is_dir():
         raise UserError(f"out={out} is a folder: name a file")
+    seed = cfg.seed if cfg.seed is not None else 0 if source.run is None else source.run.seed
+    names = [name for name in cfg.compare if name != "base"]
+    refiners = {name: refiner(cfg.methods[name], source) for name in names}
+    refiners |= _equilibria(refiners)
+    features, data = (part(source.run, cfg, key) for key in ("features", "data"))
     if cfg.per_class:
-        check_per_class(gebm, {split: data.dataset(split).y for split in cfg.splits})
+        check_per_class(source.gebm, {split: data.dataset(split).y for split in cfg.splits})
     scorers = real_scorers(data, features, cfg.splits, seed, device, cfg.max_real, **settings)
-    rows = compare(
-        gebm,
-        refiners,
-        features,
-        scorers,
-        cfg.num_samples,
-        seed,
-        on_row=lambda row: print(f"{row['method']} done", flush=True),
-        per_class=cfg.per_class,
-    )
-    described = protocol(features, scorers, data, cfg.num_samples, seed, "ema" if averaged else "raw", refiners)
-    checkpoint = find_checkpoint(cfg.ckpt)
-    done = read_checkpoint(checkpoint)["gebm_lightning"]["base_updates"]
-    provenance = {"checkpoint": str(checkpoint), "base_updates": done, "device": str(device), "versions": versions()}
-    write_json(out, {"rows": rows, "protocol": described, **provenance})
+    described = protocol(features, scorers, data, cfg.num_samples, seed, source.base, refiners)
+    provenance = source.provenance | {"device": str(device), "versions": versions()}
+    shared = {k: v for k, v in described.items() if k != "methods"} | {"equal_cost": cfg.equal_cost}
+    common = [shared, source.provenance, _weights(source.gebm), cfg.per_class, settings, provenance["versions"]]
+    keys = {name: _key(common, name, describe(refiners.get(name))) for name in ["base", *refiners]}
+    done = {
+        row["method"]: row for row in _rows(out) if row.get("key") == keys.get(row["method"]) and "error" not in row
+    }
+    if done:
+        print(f"{len(done)} of {len(keys)} rows are in {out} already")
+    rows: list[dict[str, Any]] = []
+    with _bar(len(keys)) as advance:
+
+        def keep(row: dict[str, Any]) -> None:
+            rows.append(row | {"key": keys[row["method"]]})
+            _write(out, rows, {"protocol": described, "complete": len(rows) == len(keys), **provenance}, cfg.equal_cost)
+            advance(row)
+
+        compare(
+            source.gebm,
+            refiners,
+            features,
+            scorers,
+            cfg.num_samples,
+            seed,
+            on_row=keep,
+            per_class=cfg.per_class,
+            held_out=HeldOut.of(data, device) if any(hasattr(r, "fit") for r in refiners.values()) else None,
+            equal_cost=cfg.equal_cost,
+            done=done,
+            tolerant=names,
+        )
+    if all("error" in row for row in rows[1:]) and len(rows) > 1:
+        raise UserError(rows[1]["error"])
     print_table(rows, f"{cfg.num_samples} samples each")
     print(out)
 
 
-def _part(run: DictConfig, cfg: DictConfig, key: str) -> Any:
-    """The run's extractor or data with the command line's changes; another extractor whole; nothing is downloaded unasked."""
-    given = cfg[key] or {}
-    node: Any = run[key]
-    with open_dict(run):
-        if "_target_" in given:
-            return instantiate(given)
-        for name, value in {**({"download": False} if "download" in node else {}), **given}.items():
-            if name not in node:
-                raise UserError(f"+{key}.{name}: the run's {key} has no such key, but {', '.join(map(str, node))}")
-            node[name] = value
-            if name in node.get("source", {}):
-                # In a run's config the source has its own copy, no longer a reference.
-                node.source[name] = value
-    return instantiate(node, trusted=False)
+def _equilibria(refiners: dict[str, Any]) -> dict[str, Any]:
+    """Importance resampling at every β of a method that has none there yet: what its chains would be at equilibrium."""
+    from ..samplers import SIR
+
+    inner = {name: getattr(r, "refiner", r) for name, r in refiners.items()}
+    have = {r.beta for r in inner.values() if type(r) is SIR}
+    wanted = sorted({r.beta for r in inner.values() if hasattr(r, "beta")} - have)
+    return {f"equilibrium at beta {beta:g}": SIR(beta=beta) for beta in wanted if beta != 1 or not have}
+
+
+def _weights(gebm: Any) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(gebm.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _key(common: list[Any], name: str, described: Any) -> str:
+    return hashlib.sha256(json.dumps([common, name, described], sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _rows(out: Path) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # none, or not of this program: made anew
+    return rows
+
+
+def _write(out: Path, rows: list[dict[str, Any]], rest: dict[str, Any], equal_cost: float | None) -> None:
+    from ..metrics.report import write_json
+    from ..metrics.table import write_table
+
+    at = {row["beta"]: row for row in rows if row["method"].startswith("equilibrium") or row["method"] == "sir"}
+    for row in rows:
+        if row.get("beta") in at and row["scores"]:
+            scores = at[row["beta"]]["scores"]
+            row["equilibrium"] = {split: s["relative_fid"] for split, s in scores.items()}
+    write_json(out, {"rows": rows, **rest})
+    write_table(out, rows, equal_cost)
+
+
+def _bar(total: int) -> Any:
+    """A context in which a function is called with each row: a progress bar, or lines where there is no terminal."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    @contextmanager
+    def context() -> Any:
+        console = Console()
+        if not console.is_terminal:
+            yield lambda row: print(f"{row['method']} {'failed' if 'error' in row else 'done'}", flush=True)
+            return
+        with Progress(console=console) as progress:
+            task = progress.add_task("methods", total=total)
+            yield lambda row: progress.update(task, advance=1, description=row["method"])
+
+    return context()
 
 
 if __name__ == "__main__":

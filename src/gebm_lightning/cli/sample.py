@@ -22,22 +22,27 @@ def main() -> None:
 
 
 def _task(cfg: DictConfig) -> None:
-    from ..config import load
     from ..noise import BlockNoise
-    from .refiners import given_or_run
+    from ..samplers import Fitted
+    from .source import open_source, part, refiner
 
     check_number("num_samples", cfg.num_samples, low=1, integer=True)
     device = pick_device(cfg.device)
-    gebm = load(cfg.ckpt, cfg.ema).to(device)
-    sampler = given_or_run(cfg.sampler, cfg.ckpt)
-    folder = Path(cfg.ckpt)
-    folder = folder.parent.parent if folder.suffix == ".ckpt" else folder
+    source = open_source(cfg, device)
+    gebm, folder = source.gebm, source.folder
+    sampler = refiner(cfg.sampler, source)
     out = Path(cfg.out) if cfg.out is not None else folder / "samples"
     if (out.suffix == ".npz" and out.is_dir()) or (out.suffix != ".npz" and out.exists() and not out.is_dir()):
         raise UserError(f"out={out} is there already and is no {'file' if out.is_dir() else 'folder'}: name another")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
         raise UserError(f"out={out} holds files that this program did not write: name another folder")
     y = choose_labels(gebm, cfg.num_samples, cfg.labels, cfg.seed)
+    if isinstance(sampler, Fitted) and getattr(sampler, "needs_data", True):
+        from ..metrics.compare import HeldOut
+
+        held_out = HeldOut.of(part(source.run, cfg, "data"), device)
+        noise = BlockNoise(cfg.seed, stream="held out")
+        sampler = sampler.fit(gebm, held_out.x, noise, held_out.y if gebm.num_classes is not None else None)
     samples = sampler.refine(gebm, cfg.num_samples, BlockNoise(cfg.seed, stream="evaluation"), y)
     if out.suffix == ".npz":
         write_npz(out, samples, y)

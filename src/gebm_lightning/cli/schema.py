@@ -38,7 +38,7 @@ class TrainSchema:
 class SampleSchema:
     """Top level of `sample`."""
 
-    ckpt: str = MISSING
+    ckpt: str | None = None
     num_samples: int = MISSING
     seed: int = MISSING
     labels: list[int] | None = None
@@ -46,26 +46,35 @@ class SampleSchema:
     out: str | None = None
     device: str = "auto"
     debug: bool = False
+    trust: list[str] = field(default_factory=list)
     sampler: Any = None
+    model: Any = None
+    objective: Any = MISSING
+    data: Any = field(default_factory=dict)
+    features: Any = field(default_factory=dict)
 
 
 @dataclass
 class EvaluateSchema:
     """Top level of `evaluate`."""
 
-    ckpt: str = MISSING
+    ckpt: str | None = None
     compare: list[str] = field(default_factory=list)
     methods: Any = MISSING
     num_samples: int = MISSING
     splits: list[str] = field(default_factory=list)
     max_real: int = MISSING
     per_class: bool = False
+    equal_cost: float | None = None
     scores: Any = MISSING
     seed: int | None = None
     ema: bool = True
     out: str | None = None
     device: str = "auto"
     debug: bool = False
+    trust: list[str] = field(default_factory=list)
+    model: Any = None
+    objective: Any = MISSING
     features: Any = field(default_factory=dict)
     data: Any = field(default_factory=dict)
 

@@ -75,8 +75,10 @@ def _scores(summary: dict[str, Any]) -> dict[str, float]:
         for split, scores in result["scores"].items():
             fid = next(value for key, value in scores.items() if key.startswith("fid_"))
             row[f"{split}/relative_fid/{method}"], row[f"{split}/fid/{method}"] = scores["relative_fid"], fid
+        if "ess_share" in result:
+            row[f"ess_share/{method}"] = result["ess_share"]
     for split, bounds in summary.get("bounds", {}).items():
-        row[f"{split}/kale"] = bounds["kale"]
+        row[f"{split}/kale"], row[f"{split}/donsker_varadhan"] = bounds["kale"], bounds["donsker_varadhan"]
     return row
 
 
@@ -96,9 +98,10 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def markdown(rows: list[dict[str, Any]], keys: list[str]) -> str:
-    """The rows as a table: what differs, relative FID, FID of the base, KALE."""
+    """The rows as a table: what differs, relative FID, FID of the base, the equilibrium's ESS, the bounds."""
+    ends = ("/fid/base", "ess_share/equilibrium", "/kale", "/donsker_varadhan")
     shown = [k for k in keys if "/" not in k] + [
-        k for k in keys if ("/relative_fid/" in k and not k.endswith("/base")) or k.endswith(("/fid/base", "/kale"))
+        k for k in keys if ("/relative_fid/" in k and not k.endswith("/base")) or k.endswith(ends)
     ]
     lines = ["| " + " | ".join(shown) + " |", "|" + "---|" * len(shown)]
     for row in rows:

@@ -19,16 +19,26 @@ def _mixture(means: Tensor, sigma: float, n: int, generator: torch.Generator) ->
     return means[component] + sigma * torch.randn(n, 2, generator=generator)
 
 
+def gaussian_grid_modes() -> tuple[Tensor, float]:
+    """Means (25, 2) and σ of `gaussian_grid`."""
+    ticks = torch.arange(-2, 3).float() * 2
+    return torch.cartesian_prod(ticks, ticks) / 2.828, 0.05 / 2.828
+
+
 def gaussian_grid(n: int, generator: torch.Generator) -> Tensor:
     """25 Gaussians at (2i, 2j), i, j in −2..2, σ = .05, all divided by 2.828 (Gulrajani et al., NeurIPS 2017)."""
-    ticks = torch.arange(-2, 3).float() * 2
-    return _mixture(torch.cartesian_prod(ticks, ticks) / 2.828, 0.05 / 2.828, n, generator)
+    return _mixture(*gaussian_grid_modes(), n, generator)
+
+
+def ring_modes() -> tuple[Tensor, float]:
+    """Means (8, 2) and σ of `ring`."""
+    angle = torch.arange(8) * (2 * math.pi / 8)
+    return torch.stack([angle.cos(), angle.sin()], 1), 0.01
 
 
 def ring(n: int, generator: torch.Generator) -> Tensor:
     """8 Gaussians on a circle of radius 1, σ = .01 (Lin et al., PacGAN, NeurIPS 2018)."""
-    angle = torch.arange(8) * (2 * math.pi / 8)
-    return _mixture(torch.stack([angle.cos(), angle.sin()], 1), 0.01, n, generator)
+    return _mixture(*ring_modes(), n, generator)
 
 
 def swiss_roll(n: int, generator: torch.Generator) -> Tensor:
@@ -44,6 +54,12 @@ def three_rings(n: int, generator: torch.Generator) -> Tensor:
     angle = 2 * math.pi * torch.rand(n, generator=generator)
     drop = torch.randint(3, (n,), generator=generator) * 2.5
     return radius * torch.stack([angle.cos(), angle.sin() - drop], 1)
+
+
+MODES: dict[Callable[..., Tensor], Callable[[], tuple[Tensor, float]]] = {
+    gaussian_grid: gaussian_grid_modes,
+    ring: ring_modes,
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,12 @@ class Toy:
     @property
     def name(self) -> str:
         return getattr(getattr(self.law, "func", self.law), "__name__", "toy")
+
+    @property
+    def modes(self) -> tuple[Tensor, float] | None:
+        """Means (k, 2) and σ of a mixture of equally likely, round Gaussians; None for other laws."""
+        modes = MODES.get(getattr(self.law, "func", self.law))
+        return None if modes is None else modes()
 
     def split(self, name: str) -> ArrayDataset:
         n = self.num_train if name == "train" else self.num_held_out

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..distributed import broadcast, gather_objects, gather_rows, rank, shard
 from ..errors import UserError
-from ..gebm import GEBM, call_base
+from ..gebm import GEBM
 from ..noise import BlockNoise
-from ..samplers import BaseSampler, LatentSampler, Refiner, sample_chain
-from ..samplers.refiner import chunks
+from ..samplers import BaseSampler, Fitted, Refiner
 from .features import extract
 from .inception import Inception
 from .reference import MAX_REAL, real_features
 from .scores import Scorer, inception_score
 
 Row = dict[str, Any]
+GRADIENT = 2.0
+"""What an evaluation with its gradient costs, in evaluations without: a forward pass, and one back to the latents alone."""
+
+
+class HeldOut(NamedTuple):
+    """Real data (m, *shape) of the validation split and their labels (m,), for refiners that learn something from them."""
+
+    x: Tensor
+    y: Tensor | None
+
+    @classmethod
+    def of(cls, data: Any, device: Any, limit: int = 2000) -> HeldOut:
+        """The first `limit` of a data module's validation split."""
+        batches = list(data.batches("val", stop=limit))
+        y = None if batches[0].y is None else torch.cat([b.y for b in batches]).to(device)
+        return cls(torch.cat([b.x for b in batches]).to(device), y)
 
 
 def real_scorers(
@@ -39,7 +55,8 @@ def real_scorers(
         real = real_features(data, features, split, device, max_real)
         if real is not None:
             labels = data.labels(split, len(real))
-            scorers[split] = Scorer(str(features.name), real, seed, labels=labels, **settings)
+            modes = getattr(data.source, "modes", None) if features.name == "identity" else None
+            scorers[split] = Scorer(str(features.name), real, seed, labels=labels, modes=modes, **settings)
     return scorers
 
 
@@ -56,11 +73,19 @@ def sample_features(
         samples = refiner.refine(gebm, stop - start, BlockNoise(seed, stream=stream).shifted(start), mine)
         info = {k: v for k, v in samples.info.items() if not isinstance(v, Tensor)}
         info["seconds"] = time.perf_counter() - began
+        if not torch.isfinite(samples.x).all():
+            raise UserError(
+                f"{type(refiner).__name__} drew samples that are NaN or infinite: lower its step size or beta"
+            )
         generated = extract(features, samples.x.split(128), device)
     parts = [(part, count) for part, count in gather_objects((info, stop - start)) if count]
+    # What only the first chains tell, only the first process has.
+    told = {k: [(part[k], count) for part, count in parts if k in part] for k in parts[0][0]}
     info = {
-        k: sum(part[k] * count for part, count in parts) / n if isinstance(v, float) else v
-        for k, v in parts[0][0].items()
+        k: sum(value * count for value, count in values) / sum(count for _, count in values)
+        if isinstance(values[0][0], float)
+        else values[0][0]
+        for k, values in told.items()
     }
     return gather_rows(generated), None if labels is None else labels.cpu(), info
 
@@ -74,12 +99,30 @@ def compare(
     seed: int,
     on_row: Callable[[Row], None] | None = None,
     per_class: bool = False,
+    held_out: HeldOut | None = None,
+    equal_cost: float | None = None,
+    done: Mapping[str, Row] | None = None,
+    tolerant: Collection[str] = (),
 ) -> list[Row]:
     """One row for each refiner, the base first: its scores against each split and the FID relative to the base's.
 
     All start from the same generator: where a refiner begins with latents, they are the base's own. An extractor whose
     weights have a classifier of ImageNet gives the Inception Score besides; `per_class` adds the scores within each class.
     Several processes share the sampling; rank 0 scores, and all have the rows.
+
+    Args:
+        gebm: the model.
+        refiners: by the name of their row.
+        features: the extractor.
+        scorers: by split.
+        num_samples: of each.
+        seed: of the samples.
+        on_row: called with each row, on rank 0.
+        per_class: also score within classes.
+        held_out: what refiners with a `fit` learn from.
+        equal_cost: also score each refiner whose length can be chosen at this cost in gradients a sample, into `equal_cost`.
+        done: rows by name that are there already.
+        tolerant: names of refiners whose errors become the row's `error`, instead of ending the comparison.
 
     Raises:
         UserError: `per_class` for an unconditional model or data without labels.
@@ -89,14 +132,53 @@ def compare(
     rows: list[Row] = []
     base_fid: dict[str, float] = {}
     for name, refiner in {"base": BaseSampler(), **refiners}.items():
-        generated, labels, info = sample_features(gebm, refiner, features, num_samples, seed)
-        row: Row = {"method": name, **info, "scores": {}}
-        if rank() == 0:
-            _score(row, generated, labels, features, scorers, base_fid, seed, per_class)
+        if done is not None and name in done:
+            row = done[name]
+            for split, scores in row["scores"].items():
+                base_fid.setdefault(split, scores[next(k for k in scores if k.startswith("fid_"))])
+        else:
+            try:
+                refiner = _fitted(refiner, gebm, held_out, seed)
+                generated, labels, info = sample_features(gebm, refiner, features, num_samples, seed)
+                row = {"method": name, **info, "scores": {}}
+                if rank() == 0:
+                    _score(row, generated, labels, features, scorers, base_fid, seed, per_class)
+                cost = info.get("gradients", 0.0) + info.get("evaluations", 0.0) / GRADIENT
+                short = None if equal_cost is None else at_cost(refiner, cost, equal_cost)
+                if short is not None:
+                    generated, _, info = sample_features(gebm, short, features, num_samples, seed)
+                    row["equal_cost"] = {s: scorer.fid(generated) / base_fid[s] for s, scorer in scorers.items()}
+                    row["equal_cost_gradients"] = info["gradients"] + info["evaluations"] / GRADIENT
+            except UserError as error:
+                if name not in tolerant:
+                    raise
+                row = {"method": name, "scores": {}, "error": str(error)}
         rows.append(broadcast(row))
         if on_row is not None and rank() == 0:
             on_row(row)
     return rows
+
+
+def _fitted(refiner: Refiner, gebm: GEBM, held_out: HeldOut | None, seed: int) -> Refiner:
+    if held_out is None or not isinstance(refiner, Fitted):
+        return refiner
+    y = held_out.y if gebm.num_classes is not None else None
+    return refiner.fit(gebm, held_out.x.to(gebm.log_partition.dtype), BlockNoise(seed, stream="held out"), y)
+
+
+def at_cost(refiner: Any, cost: float, wanted: float) -> Any | None:
+    """The refiner with as many steps or proposals as cost `wanted` gradients a sample, if `cost` is that of what it has.
+
+    None where nothing of the kind can be chosen.
+    """
+    inner = getattr(refiner, "refiner", None)
+    if inner is not None:
+        short = at_cost(inner, cost, wanted)
+        return None if short is None else replace(refiner, refiner=short)
+    length = next((key for key in ("num_steps", "num_proposals") if hasattr(refiner, key)), None)
+    if length is None or cost == 0:
+        return None
+    return replace(refiner, **{length: max(1, round(getattr(refiner, length) * wanted / cost))})
 
 
 def _score(
@@ -133,46 +215,3 @@ def check_per_class(gebm: GEBM, labels: Mapping[str, Tensor | None]) -> None:
     for split, given in labels.items():
         if given is None:
             raise UserError(f"per_class=true scores within classes: the {split} data have no labels")
-
-
-def sampling_curve(
-    gebm: GEBM,
-    sampler: LatentSampler,
-    features: nn.Module,
-    scorers: Mapping[str, Scorer],
-    num_samples: int,
-    seed: int,
-    steps: Iterable[int],
-) -> dict[str, list[float]]:
-    """Relative FID of the chain's states after each of `steps` (counted from its first), by split; step 0 is the base."""
-    wanted = sorted({0, *steps})
-    device = gebm.log_partition.device
-    labels = gebm.sample_labels(num_samples, BlockNoise(seed, stream="labels"))
-    collected: dict[int, list[Tensor]] = {step: [torch.empty(0, dtype=torch.float64)] for step in wanted}
-    first, last = shard(num_samples)
-    evaluation = BlockNoise(seed, stream="evaluation").shifted(first)
-    for rows, noise in chunks(last - first, evaluation, sampler.chunk) if last > first else ():
-        z0 = gebm.prior.sample(rows.stop - rows.start, noise)
-        y = None if labels is None else labels[first:last][rows]
-
-        def collect(step: int, state: Any, info: Any, y: Tensor | None = y) -> None:
-            if step in collected:
-                collected[step].append(extract(features, [call_base(gebm.base, state.z, y)], device))
-
-        with torch.no_grad():
-            sample_chain(
-                sampler.kernel,
-                gebm.potential(sampler.beta, y),
-                z0,
-                wanted[-1],
-                generator=noise,
-                schedule=sampler.schedule,
-                on_step=collect,
-            )
-    generated_base, *_ = sample_features(gebm, BaseSampler(), features, num_samples, seed)
-    at = {s: gather_rows(torch.cat([p for p in parts if len(p)] or parts)) for s, parts in collected.items() if s > 0}
-    curve: dict[str, list[float]] = {"step": [float(s) for s in wanted]}
-    for split, scorer in scorers.items():
-        reference = scorer.fid(generated_base)
-        curve[split] = [1.0 if s == 0 else scorer.fid(at[s]) / reference for s in wanted]
-    return curve

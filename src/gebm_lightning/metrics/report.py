@@ -19,6 +19,9 @@ from rich.table import Table
 def print_table(rows: Iterable[dict[str, Any]], title: str) -> None:
     """One line for each method and real split."""
     rows = list(rows)
+    for failed in (row for row in rows if not row["scores"]):
+        print(f"{failed['method']}: {failed['error']}")
+    rows = [row for row in rows if row["scores"]]
     table = Table(title=title)
     splits = list(rows[0]["scores"])
     fid = next(key for key in rows[0]["scores"][splits[0]] if key.startswith("fid_"))
@@ -26,6 +29,7 @@ def print_table(rows: Iterable[dict[str, Any]], title: str) -> None:
         heading: (key, form)
         for heading, key, form in (
             ("ESS", "ess_share", "{:.1%}"),
+            ("R-hat", "rhat", "{:.2f}"),
             ("class accuracy", "class_accuracy", "{:.1%}"),
             ("IS", "inception_score", "{:.2f}"),
             ("seconds", "seconds", "{:.1f}"),

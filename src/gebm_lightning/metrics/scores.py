@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, check_number
+from .modes import mode_scores, wasserstein1_2d
 
 
 def density_and_coverage(generated: Tensor, real: Tensor, neighbours: int = 5, chunk: int = 1000) -> dict[str, float]:
@@ -61,6 +62,7 @@ class Scorer:
         kid_subset_size: at most this many samples each, and at most half of either side.
         prc_samples: at most this many samples of each side for precision and recall, whose cost is quadratic.
         labels: (m,) classes of the real samples, for `by_class`.
+        modes: means (k, f) and σ of a mixture that the data come from, for the scores of its modes.
     """
 
     def __init__(
@@ -72,12 +74,13 @@ class Scorer:
         kid_subset_size: int = 1000,
         prc_samples: int = 10_000,
         labels: Tensor | None = None,
+        modes: tuple[Tensor, float] | None = None,
     ) -> None:
         from torch_fidelity.metric_fid import fid_features_to_statistics
 
         if len(real) < 4:
             raise UserError(f"scores need at least 4 real samples, not {len(real)}")
-        self.name, self.real, self.seed, self.labels = name, real.double(), seed, labels
+        self.name, self.real, self.seed, self.labels, self.modes = name, real.double(), seed, labels, modes
         self.kid_subsets, self.kid_subset_size, self.prc_samples = kid_subsets, kid_subset_size, prc_samples
         self._statistics = fid_features_to_statistics(self.real)
 
@@ -110,7 +113,15 @@ class Scorer:
             "precision": float(prc["precision"]),
             "recall": float(prc["recall"]),
             **density_and_coverage(generated[:n], self.real[:n]),
+            **self._in_the_plane(generated),
         }
+
+    def _in_the_plane(self, generated: Tensor) -> dict[str, float]:
+        """W₁, and the scores of known modes, of points as they are."""
+        if self.name != "identity" or self.real.shape[1] != 2:
+            return {}
+        scores = {"wasserstein1": wasserstein1_2d(generated, self.real)}
+        return scores if self.modes is None else scores | mode_scores(generated, *self.modes)
 
     def by_class(self, generated: Tensor, labels: Tensor) -> dict[int, dict[str, float]]:
         """All scores within each class of generated (n, f) and real samples; classes with fewer than 4 of either are left out."""

@@ -2,6 +2,7 @@
 
 from .clip import Clipped
 from .dcgan import DCGANBase, DCGANEnergy
+from .external import ExternalBase, ExternalEnergy
 from .mlp import MLPBase, MLPEnergy
 from .resnet import ResNetBase, ResNetEnergy
 from .sngan import SNGANBase, SNGANEnergy
@@ -10,6 +11,8 @@ __all__ = [
     "Clipped",
     "DCGANBase",
     "DCGANEnergy",
+    "ExternalBase",
+    "ExternalEnergy",
     "MLPBase",
     "MLPEnergy",
     "ResNetBase",
