@@ -31,4 +31,6 @@ def test_fit_learns_and_is_a_function_of_the_seed():
     first = fit(Digits, x, y, seed=0, epochs=30, batch_size=50)
     assert accuracy(first, x, y) > 0.9 and not first.training
     second = fit(Digits, x, y, seed=0, epochs=30, batch_size=50)
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )

@@ -94,8 +94,9 @@ def _task(cfg: DictConfig) -> None:
             done=done,
             tolerant=names,
         )
-    if all("error" in row for row in rows[1:]) and len(rows) > 1:
-        raise UserError(rows[1]["error"])
+    failed = [row["error"] for row in rows if "error" in row]
+    if names and len(failed) == len(names):
+        raise UserError(failed[0])
     print_table(rows, f"{cfg.num_samples} samples each")
     print(out)
 
@@ -107,7 +108,7 @@ def _equilibria(refiners: dict[str, Any]) -> dict[str, Any]:
     inner = {name: getattr(r, "refiner", r) for name, r in refiners.items()}
     have = {r.beta for r in inner.values() if type(r) is SIR}
     wanted = sorted({r.beta for r in inner.values() if hasattr(r, "beta")} - have)
-    return {f"equilibrium at beta {beta:g}": SIR(beta=beta) for beta in wanted if beta != 1 or not have}
+    return {f"equilibrium at beta {beta:g}": SIR(beta=beta) for beta in wanted}
 
 
 def _weights(gebm: Any) -> str:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationResolutionError
 
 from ..config import build_parts, instantiate, load, load_config
-from ..errors import UserError
+from ..errors import UserError, first_line
 
 
 class Source(NamedTuple):
@@ -38,11 +39,24 @@ def open_source(cfg: DictConfig, device: Any) -> Source:
         return _of_run(cfg, device)
     if not OmegaConf.is_dict(cfg.model):
         raise UserError("ckpt=RUN is missing: name a run's folder, or networks trained elsewhere by model=external")
-    from ..networks import external
+    import torch
 
-    gebm, _, _ = build_parts(OmegaConf.merge(cfg, {"seed": cfg.seed or 0}))
+    from ..gebm import estimate_log_partition
+    from ..networks import external
+    from ..noise import BlockNoise
+
+    with open_dict(cfg):
+        cfg.seed = cfg.seed or 0
+    try:
+        gebm, _, _ = build_parts(cfg)
+    except InterpolationResolutionError as error:
+        raise UserError(
+            f"the model takes a key from data that is not there ({first_line(error)}): name the data, data=…"
+        ) from error
     gebm.to(device).eval()
     external.check(gebm)
+    with torch.no_grad():
+        gebm.log_partition.copy_(estimate_log_partition(gebm, BlockNoise(cfg.seed, stream="load")))
     return Source(gebm, None, Path("."), "external", {"model": OmegaConf.to_container(cfg.model, resolve=True)})
 
 

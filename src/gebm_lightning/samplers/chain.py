@@ -107,9 +107,9 @@ def sample_chain(
 
 
 def _check_start(state: Any) -> None:
-    potential = getattr(state, "potential", None)
-    bad = 0 if potential is None else int((~torch.isfinite(potential)).sum())
-    if bad:
+    potential: Tensor | None = getattr(state, "potential", None)
+    if potential is not None and not torch.isfinite(potential).all():
+        bad = int((~torch.isfinite(potential)).sum())
         raise UserError(
             f"the potential has no finite value at {bad} of the {len(potential)} points where chains start: the energy or "
             "the base returns NaN or infinity there, or the points lie outside of the prior's support"

@@ -18,8 +18,8 @@ class HMCState(NamedTuple):
     z: Tensor
     potential: Tensor
     gradient: Tensor
-    count: int = 0
-    """Steps done."""
+    steps: int = 0
+    """Done so far."""
 
 
 class Phase(NamedTuple):
@@ -62,9 +62,9 @@ class HMC:
     def step(self, state: HMCState, potential: PotentialFn, generator: Generator) -> tuple[HMCState, Info]:
         momentum = randn(tuple(state.z.shape), generator, state.z.device, state.z.dtype)
         start = Phase(state.z, state.potential, state.gradient, momentum)
-        end = self.trajectory(start, potential, self._length(state.count, generator))
+        end = self.trajectory(start, potential, self._length(state.steps, generator))
         kept, probability, accepted = metropolis(start, end, hamiltonian(start) - hamiltonian(end), generator)
-        state = HMCState(kept.z, kept.potential, kept.gradient, state.count + 1)
+        state = HMCState(kept.z, kept.potential, kept.gradient, state.steps + 1)
         return state, Info(probability, accepted, state.potential)
 
     def trajectory(self, phase: Phase, potential: PotentialFn, length: int) -> Phase:
@@ -77,12 +77,12 @@ class HMC:
             p = p - self.step_size / 2 * gradient
         return Phase(z, u, gradient, p)
 
-    def _length(self, count: int, generator: Generator) -> int:
+    def _length(self, steps: int, generator: Generator) -> int:
         low, high = math.ceil(self.num_leapfrog * (1 - self.jitter)), math.floor(self.num_leapfrog * (1 + self.jitter))
         low = max(low, 1)
         if low == high:
             return low
-        u = rand((1,), shared(generator, f"leapfrog/{count}"), "cpu").item()
+        u = rand((1,), shared(generator, f"leapfrog/{steps}"), "cpu").item()
         return low + min(int(u * (high - low + 1)), high - low)
 
 

@@ -38,7 +38,10 @@ class Refiner(Protocol):
 
 @runtime_checkable
 class Fitted(Protocol):
-    """A refiner that can learn something from held-out data first, such as a calibration or where its chains start."""
+    """A refiner that can learn something from held-out data first, such as a calibration or where its chains start.
+
+    One whose settings leave nothing to learn says so by `needs_data`.
+    """
 
     def fit(self, gebm: GEBM, real: Tensor, generator: Generator, y: Tensor | None = None) -> Refiner:
         """The same refiner with what it learned from real data (m, *shape), labels (m,), once for all samples."""

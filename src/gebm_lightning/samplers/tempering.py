@@ -21,7 +21,7 @@ class TemperingState(NamedTuple):
     potential: Tensor
     replicas: tuple[Any, ...]
     """The kernel's state at each β of the ladder, hot to cold."""
-    count: int
+    steps: int
 
 
 class TemperingInfo(NamedTuple):
@@ -95,8 +95,8 @@ class ParallelTempering:
         replicas, infos = [m[0] for m in moved], [m[1] for m in moved]
         n = len(state.z)
         swap_prob = torch.full((n, len(ladder) - 1), float("nan"), dtype=state.z.dtype, device=state.z.device)
-        if (state.count + 1) % self.swap_every == 0:
-            first = (state.count + 1) // self.swap_every % 2
+        if (state.steps + 1) % self.swap_every == 0:
+            first = (state.steps + 1) // self.swap_every % 2
             for i in range(first, len(ladder) - 1, 2):
                 energies = [value_of(at.energy, r.z) for r in replicas[i : i + 2]]
                 ratio = (self.betas[i + 1] - self.betas[i]) * (energies[1] - energies[0])
@@ -109,7 +109,7 @@ class ParallelTempering:
         info: Info = infos[target]
         u = _potential(replicas[target], z, potential)
         return (
-            TemperingState(z, u, tuple(replicas), state.count + 1),
+            TemperingState(z, u, tuple(replicas), state.steps + 1),
             TemperingInfo(info.accept_prob, info.accepted, u, swap_prob),
         )
 

@@ -48,6 +48,11 @@ class MHGAN:
 
     uses_gradients: ClassVar[bool] = False
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether `fit` has something to learn."""
+        return self.start == "real"
+
     def __post_init__(self) -> None:
         check_choice("sampler.start", self.start, ("base", "real"))
         check_number("sampler.num_proposals", self.num_proposals, low=1, integer=True)
