@@ -74,6 +74,9 @@ def test_the_same_samples_for_any_chunk(gebm, name):
         torch.testing.assert_close(part.z, whole.z, rtol=1e-4, atol=1e-4)
     fewer = REFINERS[name].refine(gebm, 100, BlockNoise(5))
     torch.testing.assert_close(fewer.x, whole.x[:100], rtol=1e-4, atol=1e-4)
+    # What a second process would draw.
+    rest = REFINERS[name].refine(gebm, 108, BlockNoise(5).shifted(192))
+    torch.testing.assert_close(rest.x, whole.x[192:], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["ula", "kla", "mala", "hmc", "rwm", "imh"])

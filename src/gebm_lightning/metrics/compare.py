@@ -17,6 +17,7 @@ from ..noise import BlockNoise
 from ..samplers import BaseSampler, Fitted, Refiner
 from .features import extract
 from .inception import Inception
+from .mixing import chain_mixing
 from .reference import MAX_REAL, real_features
 from .scores import Scorer, inception_score
 
@@ -61,9 +62,18 @@ def real_scorers(
 
 
 def sample_features(
-    gebm: GEBM, refiner: Refiner, features: nn.Module, n: int, seed: int, stream: str = "evaluation"
+    gebm: GEBM,
+    refiner: Refiner,
+    features: nn.Module,
+    n: int,
+    seed: int,
+    stream: str = "evaluation",
+    on_chains: Callable[[Tensor], dict[str, Any]] | None = None,
 ) -> tuple[Tensor, Tensor | None, dict[str, Any]]:
-    """(n, f) features of n samples, their labels (n,), and numbers about the sampling; processes share the work."""
+    """(n, f) features of n samples, their labels (n,), and numbers about the sampling; processes share the work.
+
+    `on_chains` gets the states (steps, 64, d) of the first chains, where there are such; what it finds joins the numbers.
+    """
     labels = gebm.sample_labels(n, BlockNoise(seed, stream="labels" if stream == "evaluation" else f"{stream}/labels"))
     start, stop = shard(n)
     device, generated, info = gebm.log_partition.device, torch.empty(0, dtype=torch.float64), {}
@@ -73,6 +83,8 @@ def sample_features(
         samples = refiner.refine(gebm, stop - start, BlockNoise(seed, stream=stream).shifted(start), mine)
         info = {k: v for k, v in samples.info.items() if not isinstance(v, Tensor)}
         info["seconds"] = time.perf_counter() - began
+        if on_chains is not None and "watched" in samples.info:
+            info |= on_chains(samples.info["watched"])
         if not torch.isfinite(samples.x).all():
             raise UserError(
                 f"{type(refiner).__name__} drew samples that are NaN or infinite: lower its step size or beta"
@@ -131,6 +143,10 @@ def compare(
         check_per_class(gebm, {split: scorer.labels for split, scorer in scorers.items()})
     rows: list[Row] = []
     base_fid: dict[str, float] = {}
+
+    def mixing(trace: Tensor) -> dict[str, float]:
+        return chain_mixing(gebm, trace, features, next((s.modes for s in scorers.values()), None))
+
     for name, refiner in {"base": BaseSampler(), **refiners}.items():
         if done is not None and name in done:
             row = done[name]
@@ -139,7 +155,7 @@ def compare(
         else:
             try:
                 refiner = _fitted(refiner, gebm, held_out, seed)
-                generated, labels, info = sample_features(gebm, refiner, features, num_samples, seed)
+                generated, labels, info = sample_features(gebm, refiner, features, num_samples, seed, on_chains=mixing)
                 row = {"method": name, **info, "scores": {}}
                 if rank() == 0:
                     _score(row, generated, labels, features, scorers, base_fid, seed, per_class)

@@ -28,6 +28,8 @@ COSTS = (
     ("rhat", "R-hat", ".3f"),
     ("ess", "ESS", ".0f"),
     ("ess_share", "ESS share", ".1%"),
+    ("modes_per_chain", "modes a chain", ".1f"),
+    ("mode_time", "mode time", ".0f"),
     ("gradients", "gradients", ".0f"),
     ("evaluations", "evaluations", ".0f"),
     ("seconds", "seconds", ".1f"),

@@ -27,6 +27,7 @@ class LatentSampler:
     the end, `gradients` and `evaluations` of a chain, `swap_rates` of tempering, the `step_size` that tuning arrived at. Of
     the first 64 chains, where this call has them, it also tells the worst coordinate's split `rhat` and bulk `ess` (of all
     64 together), and `ess_per_gradient`: an R-hat well above 1 says that these are no samples of the model, but of a short run.
+    `watched` are the states of these chains, (num_steps, 64, d).
 
     Args:
         kernel: the Markov kernel.
@@ -113,8 +114,10 @@ class LatentSampler:
             info["swap_rates"] = chain.info["swap_prob"].nanmean(0).tolist()
         if chain.trace is not None:
             info["trace"] = chain.trace
+        if watched:
+            info["watched"] = torch.stack(watched)
         if len(watched) >= 4:
-            info |= _diagnose(torch.stack(watched), info["gradients"])
+            info |= _diagnose(info["watched"], info["gradients"])
         return Samples(x, chain.z, info)
 
 
