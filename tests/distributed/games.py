@@ -89,7 +89,8 @@ def score(out: str) -> None:
 
     from gebm_lightning import build
     from gebm_lightning.metrics import Digits
-    from gebm_lightning.metrics.compare import compare, real_scorers, sampling_curve
+    from gebm_lightning.metrics.compare import compare, real_scorers
+    from gebm_lightning.metrics.curve import sampling_curve
     from gebm_lightning.samplers import SIR, ULA, LatentSampler
 
     class Costly(Digits):

@@ -10,7 +10,8 @@ import torch
 from gebm_lightning import UserError
 from gebm_lightning.config import compose, instantiate
 from gebm_lightning.metrics import Digits, Identity, Scorer
-from gebm_lightning.metrics.compare import compare, real_scorers, sampling_curve
+from gebm_lightning.metrics.compare import compare, real_scorers
+from gebm_lightning.metrics.curve import sampling_curve
 from gebm_lightning.metrics.features import extract
 from gebm_lightning.metrics.scores import inception_score
 from gebm_lightning.metrics.train_digits import accuracy
