@@ -41,6 +41,8 @@ class Classifier(nn.Module):
     """
 
     name: ClassVar[str]
+    file: ClassVar[str]
+    """Of the weights that come with the package."""
     resize: ClassVar[str]
     trainer: ClassVar[str]
     stages: ClassVar[tuple[tuple[int, ...], ...]]
@@ -65,7 +67,7 @@ class Classifier(nn.Module):
     @classmethod
     def weights(cls) -> Path:
         """The file that comes with the package."""
-        return WEIGHTS / f"{cls.name}.safetensors"
+        return WEIGHTS / cls.file
 
     def _load(self, path: Path) -> None:
         if not path.is_file():
@@ -101,6 +103,7 @@ class Digits(Classifier):
     """64 features of a small convolutional classifier of scikit-learn's digits, trained on their train split only."""
 
     name = "digits"
+    file = "digits.safetensors"
     resize = "bytes, averaged to 8 pixels"
     trainer = "gebm_lightning.metrics.train_digits"
     stages = ((32, 64), (64,))
@@ -120,6 +123,7 @@ class FashionMNIST(Classifier):
     """
 
     name = "fashion_mnist"
+    file = "fashion_mnist.safetensors"
     resize = "bytes, averaged to 16 pixels"
     trainer = "gebm_lightning.metrics.train_fashion"
     stages = ((32,), (64,), (128,))
