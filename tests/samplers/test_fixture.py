@@ -68,7 +68,7 @@ RUNS = {
     ("imh", 1.0): (lambda s: IMH(), None, 256, 600, 2),
     ("imh", 2.9): (lambda s: IMH(), None, 256, 1000, 2),
     ("mala", 1.0): (lambda s: MALA(0.03), 0.574, 128, 9000, 5),
-    ("hmc", 1.0): (lambda s: HMC(0.1, 5), 0.651, 192, 2400, 2),
+    ("hmc", 1.0): (lambda s: HMC(0.1, 5), 0.651, 256, 2300, 2),
     ("tempering", 2.9): (ladder, 0.574, 192, 1200, 1),
 }
 
