@@ -68,3 +68,6 @@ def test_images_of_classes_come_with_their_labels(command, smoke, tmp_path):
     assert lines == ["file,label", "000000.png,7", "000001.png,1", "000002.png,7", "000003.png,1", "000004.png,7"]
     assert command(sample, f"ckpt={run}", "num_samples=2", "labels=[4]", "out=here")[0] == 0
     assert (tmp_path / "here" / "labels.csv").read_text().split()[1:] == ["000000.png,4", "000001.png,4"]
+    command(sample, f"ckpt={run}", "num_samples=3", "out=f", "sampler=ula", "sampler.num_steps=4", "sampler.thin=2")
+    names = {p.name for p in (tmp_path / "f").iterdir()}
+    assert "chains.png" in names and "chains.png" not in {p.name for p in (tmp_path / "here").iterdir()}

@@ -59,6 +59,18 @@ def strip(states: Sequence[Tensor], steps: Sequence[int], rows: int = 8, labels:
     return figure
 
 
+def paths(states: Sequence[Tensor]) -> Figure:
+    """The ways of n chains through the plane: `states` are their points (n, d) in the order of time; the last are marked."""
+    figure = Figure(figsize=(4.5, 4.3), layout="constrained")
+    ax = figure.subplots()
+    ways = torch.stack(list(states), 1)[..., :2].cpu()
+    for i, way in enumerate(ways):
+        ax.plot(*way.T, color=f"C{i}", linewidth=0.5, marker=".", markersize=2)
+        ax.plot(*way[-1], color=f"C{i}", marker="o")
+    ax.set_aspect("equal")
+    return figure
+
+
 def curve_figure(curve: dict[str, list[float]], equilibrium: dict[str, float], extractor: str) -> Figure:
     """Relative FID against sampling steps for each real split, with the equilibrium's as a dashed line."""
     figure = Figure(figsize=(6, 4), layout="constrained")

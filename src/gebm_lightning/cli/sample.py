@@ -47,7 +47,7 @@ def _task(cfg: DictConfig) -> None:
     if out.suffix == ".npz":
         write_npz(out, samples, y)
     else:
-        write_pngs(out, samples.x, y)
+        write_pngs(out, samples.x, y, chain_strip(gebm, samples, y))
     print(out)
 
 
@@ -64,6 +64,26 @@ def choose_labels(gebm: Any, n: int, given: Any, seed: int) -> Any:
     if not given or min(given) < 0 or max(given) >= gebm.num_classes:
         raise UserError(f"labels={list(given)}: the model's classes are 0 to {gebm.num_classes - 1}")
     return torch.tensor([given[i % len(given)] for i in range(n)], device=gebm.log_partition.device)
+
+
+def chain_strip(gebm: Any, samples: Any, y: Any, rows: int = 8, columns: int = 16) -> Any:
+    """A few chains over time from the states that `sampler.thin` keeps: images a row each, points as paths; or None."""
+    import torch
+
+    from ..callbacks.images import paths, strip
+    from ..gebm import call_base
+    from ..samplers import sampling_mode
+
+    trace = samples.info.get("trace")
+    if trace is None or len(trace) == 0:
+        return None
+    thin = samples.info["thin"]
+    columns = len(trace) if samples.x.dim() == 2 else min(columns, len(trace))
+    shown = torch.linspace(0, len(trace) - 1, columns).round().int().tolist()
+    few = None if y is None else y[:rows]
+    with sampling_mode(gebm), torch.no_grad():
+        states = [call_base(gebm.base, trace[i, :rows], few) for i in shown]
+    return strip(states, [(i + 1) * thin for i in shown], rows, few) if samples.x.dim() == 4 else paths(states)
 
 
 def write_npz(path: Path, samples: Any, y: Any = None) -> None:
@@ -86,8 +106,10 @@ def write_npz(path: Path, samples: Any, y: Any = None) -> None:
     os.replace(temporary, path)
 
 
-def write_pngs(folder: Path, x: Any, y: Any = None) -> None:
+def write_pngs(folder: Path, x: Any, y: Any = None, chains: Any = None) -> None:
     """`000000.png` … of images (n, C, H, W), with `labels.csv` if they have labels; points become one plot `points.png`.
+
+    A figure of `chains` over time becomes `chains.png`.
 
     What an earlier call left in the same folder, by its list `files.json`, is replaced, so that no two samplers mix.
     """
@@ -108,6 +130,8 @@ def write_pngs(folder: Path, x: Any, y: Any = None) -> None:
                 (temporary / "labels.csv").write_text("\n".join(["file,label", *lines]) + "\n")
         else:
             save(side_by_side({"samples": x}, y), temporary / "points.png")
+        if chains is not None:
+            save(chains, temporary / "chains.png")
         folder.mkdir(exist_ok=True)
         for old in json.loads((folder / MANIFEST).read_text()) if (folder / MANIFEST).is_file() else []:
             (folder / Path(old).name).unlink(missing_ok=True)

@@ -68,7 +68,7 @@ class LatentSampler:
         for key in ("acceptance", "jump", "potential", "gradients", "evaluations"):
             info[key] = sum(share * part.info[key] for share, part in zip(shares, parts, strict=True))
         if self.thin is not None:
-            info["trace"] = torch.cat([part.info["trace"] for part in parts], dim=1)
+            info |= {"trace": torch.cat([part.info["trace"] for part in parts], dim=1), "thin": self.thin}
         return Samples(x, z, info)
 
     def tuned(self, gebm: GEBM, generator: Generator) -> LatentSampler:
