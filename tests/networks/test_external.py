@@ -13,6 +13,7 @@ from torch import nn
 
 from gebm_lightning import UserError, build, compose, load
 from gebm_lightning.cli.fit import train
+from gebm_lightning.cli.resume import resumed_config
 from gebm_lightning.config import build_parts
 from gebm_lightning.networks import ExternalBase, ExternalEnergy
 from gebm_lightning.networks.builders import mlp
@@ -341,3 +342,9 @@ def test_an_energy_tuned_on_a_generator_from_elsewhere_is_loaded_without_its_fil
     z = torch.randn(4, 3)
     torch.testing.assert_close(gebm.base(z), there(z))
     assert not torch.equal(gebm.energy.network[0].weight, both["critic.0.weight"])
+    with pytest.raises(UserError, match=r"their_nets:make.*trust"):
+        train(resumed_config(run_dir, ["trainer.max_base_updates=6"]), run_dir)
+    assert (
+        train(resumed_config(run_dir, ["trainer.max_base_updates=6", "trust=[their_nets]"]), run_dir)["base_updates"]
+        == 6
+    )

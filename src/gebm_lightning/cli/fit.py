@@ -52,7 +52,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Train as `cfg` says, in `run_dir`; the signal that interrupted it, or 0, and what `finished.json` holds otherwise.
 
     Of several processes only the first writes. A config that says `resume` was read from a file, and so is not trusted to
-    name other code than this package's.
+    name other code than this package's and that of `trust`.
 
     Raises:
         UserError: the config asks for what cannot be done; then nothing is written.
@@ -67,7 +67,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     ):
         warnings.filterwarnings("ignore", message=message)
     resumed = cfg.resume is not None
-    trusted = not resumed
+    trusted, trust = not resumed, tuple(cfg.get("trust") or ())
     first = process_rank() == 0
     begun = first and not resumed and (run_dir / "config.yaml").exists()
     if begun and not is_held(run_dir) and not has_checkpoint(run_dir):
@@ -78,10 +78,10 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     if cfg.seed >= 2**32:
         raise UserError(f"seed must be below 2^32, not {cfg.seed}")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    gebm, critic, objective = build_parts(cfg, trusted)
-    data = instantiate(cfg.data, trusted)
-    callbacks = [instantiate(node, trusted) for node in cfg.callbacks.values() if node is not None]
-    optim, schedule = instantiate(cfg.optim, trusted), instantiate(cfg.energy_schedule, trusted)
+    gebm, critic, objective = build_parts(cfg, trusted, trust)
+    data = instantiate(cfg.data, trusted, trust)
+    callbacks = [instantiate(node, trusted, trust) for node in cfg.callbacks.values() if node is not None]
+    optim, schedule = instantiate(cfg.optim, trusted, trust), instantiate(cfg.energy_schedule, trusted, trust)
     module = GEBMModule(gebm, critic, objective, optim, schedule, cfg.train_mode, cfg.seed)
     checkpoint = None
     if resumed:
@@ -90,11 +90,13 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     elif cfg.init is not None:
         restore(gebm, read_checkpoint(cfg.init), ema=cfg.train_mode == "energy")
     _dry_run(module, data, callbacks)
-    loggers = [instantiate(node, trusted) for node in cfg.logger.values() if OmegaConf.is_config(node)]
+    loggers = [instantiate(node, trusted, trust) for node in cfg.logger.values() if OmegaConf.is_config(node)]
     for logger in loggers:
         if resumed and hasattr(logger, "keep_until"):
             logger.keep_until = read_checkpoint(run_dir)["gebm_lightning"]["base_updates"]
-    trainer = instantiate(cfg.trainer, trusted, default_root_dir=str(run_dir), logger=loggers, callbacks=callbacks)
+    trainer = instantiate(
+        cfg.trainer, trusted, trust, default_root_dir=str(run_dir), logger=loggers, callbacks=callbacks
+    )
     fresh = first and (not run_dir.exists() or not any(run_dir.iterdir()))
     finished = False
     lock = ExitStack()

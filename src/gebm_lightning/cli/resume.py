@@ -15,7 +15,7 @@ from .launch import launched
 from .lock import is_held
 
 Arguments = list[str]
-NOT_COMPARED = ("run_dir", "resume", "debug", "sweep_objective", "name")
+NOT_COMPARED = ("run_dir", "resume", "debug", "sweep_objective", "name", "trust")
 """Keys that may differ between a run and its resumption."""
 
 
@@ -123,13 +123,15 @@ def resumed_config(folder: Path, overrides: list[str]) -> DictConfig:
     cfg = load_config(folder)
     before: Any = cfg.trainer.max_base_updates
     with open_dict(cfg):
+        # Whom to trust is said by who resumes, never by the file.
+        cfg.trust = []
         for override in overrides:
             key, _, value = override.partition("=")
-            if key.startswith(("trainer.", "callbacks.", "logger.")) or key == "debug":
+            if key.startswith(("trainer.", "callbacks.", "logger.")) or key in ("debug", "trust"):
                 OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
             elif key != "resume":
                 raise UserError(
-                    f"{override}: a resumed run keeps its config; only trainer, callbacks and logger keys may change"
+                    f"{override}: a resumed run keeps its config; only trainer, callbacks, logger and trust may change"
                 )
         for node in cfg.logger.values():
             if OmegaConf.is_config(node) and "save_dir" in node:

@@ -22,6 +22,7 @@ class TrainSchema:
     run_dir: str | None = None
     sweep_objective: str = MISSING
     debug: bool = False
+    trust: list[str] = field(default_factory=list)
     model: Any = MISSING
     objective: Any = MISSING
     energy_schedule: Any = MISSING
