@@ -90,6 +90,18 @@ def all_sum(x: Tensor) -> Tensor:
     return x if world_size() == 1 else _Sum.apply(x)
 
 
+def gather_for_all(x: Tensor) -> Tensor:
+    """As `gather`, for functions of the whole batch that differ from process to process, such as a mean over one's own rows.
+
+    The gradient is the sum of what all processes' functions ask of one's own rows.
+    """
+    if world_size() == 1:
+        return x
+    n = x.shape[0]
+    before, after = (x.new_zeros(k * n, *x.shape[1:]) for k in (rank(), world_size() - 1 - rank()))
+    return all_sum(torch.cat([before, x, after]))
+
+
 @torch.no_grad()
 def reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Sum gradients over processes, in one message for each dtype."""

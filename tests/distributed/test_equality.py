@@ -10,6 +10,17 @@ from games import exchange, play, score
 from gebm_lightning.cli.launch import launch
 from gebm_lightning.distributed import shard
 
+OBJECTIVES = [
+    "fgan_kl",
+    "fgan_js",
+    "fgan_pearson",
+    "logistic",
+    "hinge",
+    "least_squares",
+    "wasserstein",
+    "mmd",
+    "scaled_mmd",
+]
 CASES = {
     "kale": ["objective=kale"],
     "donsker_varadhan": ["objective=donsker_varadhan"],
@@ -22,7 +33,8 @@ CASES = {
         "+objective.penalties.r1={_target_:gebm_lightning.objectives.GradientPenalty,weight:0.1,at:real}",
         "+objective.penalties.l2={_target_:gebm_lightning.objectives.L2Penalty,weight:0.1}",
     ],
-}
+    "weight clipping": ["objective=wasserstein", "objective.penalties.gradient=null", "optim.energy_weight_clip=0.05"],
+} | {name: [f"objective={name}"] for name in OBJECTIVES}
 
 
 @pytest.mark.parametrize("case", [c if c == "kale" else pytest.param(c, marks=pytest.mark.slow) for c in CASES])

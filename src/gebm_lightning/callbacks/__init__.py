@@ -1,6 +1,7 @@
 """What happens beside training, at a cadence counted in base updates."""
 
 from .cadence import BaseUpdateCallback
+from .calibration import Calibration
 from .checkpoint import Checkpoint
 from .ema import EMA
 from .evaluation import Evaluation
@@ -13,6 +14,7 @@ from .sampling import LatentSampling
 __all__ = [
     "EMA",
     "BaseUpdateCallback",
+    "Calibration",
     "Checkpoint",
     "Evaluation",
     "LatentSampling",

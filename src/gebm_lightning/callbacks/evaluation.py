@@ -21,6 +21,7 @@ from ..metrics.features import extract
 from ..metrics.reference import MAX_REAL
 from ..metrics.report import describe, print_table, versions, write_json
 from ..metrics.scores import Scorer, check_settings
+from ..objectives.base import ScaledEnergy
 from ..samplers import SIR, Fitted, LatentSampler, Refiner
 from .cadence import BaseUpdateCallback, log, log_image
 from .images import curve_figure, save
@@ -142,6 +143,7 @@ class Evaluation(BaseUpdateCallback):
             "protocol": protocol(
                 self.features, self._scorers, data, self.num_samples, pl_module.seed, base, self.methods
             ),
+            **calibration(gebm),
             "base_updates": pl_module.base_updates,
             "seconds": {
                 "training": training_seconds,
@@ -161,6 +163,14 @@ class Evaluation(BaseUpdateCallback):
                 metrics |= {f"final/{split}/{key}/{row['method'].replace(' ', '_')}": v for key, v in scores.items()}
         log(trainer, metrics, module)
         print_table(rows, f"{self.num_samples} samples each, after {module.base_updates} base updates")
+
+
+def calibration(gebm: GEBM) -> dict[str, Any]:
+    """How an energy without a log-ratio came by its scale; nothing for others."""
+    energy = gebm.energy
+    if not isinstance(energy, ScaledEnergy):
+        return {}
+    return {"calibration": {"scale": float(energy.scale), "calibrated": bool(energy.calibrated)}}
 
 
 def protocol(

@@ -20,7 +20,7 @@ from ..noise import BlockNoise
 from ..objectives import Objective
 from ..objectives.penalties import AtLabels
 from . import generators
-from .optim import Optim
+from .optim import Optim, step_schedulers
 
 FORMAT_VERSION = 1
 TRAIN_MODES = ("both", "energy", "base")
@@ -113,12 +113,12 @@ class GEBMModule(pl.LightningModule):
         if self.train_mode == "base" or (
             self.train_mode == "both" and self.energy_since_base >= self.energy_schedule(self.base_updates)
         ):
-            self._base_update(x.shape[0], y, base_optimizer)
+            self._base_update(x, y, base_optimizer)
         self.steps += 1
         if self.train_mode == "energy" or "loss/base" in self.logs:
             self.base_updates += 1
             self.energy_since_base = 0
-            self._step_schedulers()
+            step_schedulers(self.lr_schedulers() or [], self.trainer.optimizers, self.train_mode)
 
     def _labels(self, batch: Batch) -> Tensor | None:
         if self.gebm.num_classes is None:
@@ -126,13 +126,6 @@ class GEBMModule(pl.LightningModule):
         if batch.y is None:
             raise UserError(f"model.num_classes={self.gebm.num_classes} needs data with labels: these have none")
         return batch.y
-
-    def _step_schedulers(self) -> None:
-        schedulers = self.lr_schedulers() or []
-        still = {"energy": 1, "base": 0}.get(self.train_mode)
-        for scheduler in cast(list[Any], schedulers if isinstance(schedulers, list) else [schedulers]):
-            if still is None or scheduler.optimizer is not self.trainer.optimizers[still]:
-                scheduler.step()
 
     def _noise(self, player: str, n: int) -> BlockNoise:
         return BlockNoise(self.seed, stream=f"train/{self.steps}/{player}").shifted(distributed.rank() * n)
@@ -148,6 +141,8 @@ class GEBMModule(pl.LightningModule):
             self.logs |= {"loss/energy": loss.detach(), **{f"train/{k}": v for k, v in logs.items()}}
             # Second derivatives and squared norms of gradients lose too much in half precision.
             with torch.autocast(self.device.type, enabled=False):
+                if (factor := self.objective.scale(critic, x_real)) is not None:
+                    loss = loss * factor
                 for name, penalty in self.objective.penalties.items():
                     if penalty is None:
                         continue
@@ -155,13 +150,18 @@ class GEBMModule(pl.LightningModule):
                     self.logs[f"penalty/{name}"] = distributed.all_sum(value.detach())
                     loss = loss + value
             self._descend(loss, optimizer, self.critic.parameters(), self.optim.energy_clip_norm)
+            self.optim.clip_weights(self.critic.parameters())
 
-    def _base_update(self, n: int, y: Tensor | None, optimizer: LightningOptimizer) -> None:
+    def _base_update(self, x_real: Tensor, y: Tensor | None, optimizer: LightningOptimizer) -> None:
+        n, e_real = x_real.shape[0], None
+        critic = self.critic if y is None else AtLabels(self.critic, y)
         with self.toggled_optimizer(optimizer):
+            if self.objective.needs_real:
+                with torch.no_grad():
+                    e_real = distributed.gather(full_precision(critic(x_real)))
             z = self.gebm.prior.sample(n, self._noise("base", n))
-            x = call_base(self.gebm.base, z, y)
-            e_base = distributed.gather(full_precision(self.critic(x) if y is None else self.critic(x, y)))
-            loss, logs = self.objective.base_loss(e_base, self.gebm.log_partition)
+            e_base = distributed.gather(full_precision(critic(call_base(self.gebm.base, z, y))))
+            loss, logs = self.objective.base_loss(e_base, self.gebm.log_partition, e_real)
             self.logs |= {"loss/base": loss.detach(), **{f"train/{k}": v for k, v in logs.items()}}
             self._descend(loss, optimizer, self.gebm.base.parameters(), self.optim.base_clip_norm)
 

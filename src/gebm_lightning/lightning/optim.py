@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -24,6 +25,8 @@ class Optim:
         base_scheduler: the same for the base.
         energy_clip_norm: largest gradient norm of the energy; None for no clipping.
         base_clip_norm: the same for the base.
+        energy_weight_clip: None, or the bound c of the critic's parameters, clamped to [−c, c] after every update (Arjovsky,
+            Chintala & Bottou, ICML 2017).
     """
 
     energy: Callable[..., Optimizer]
@@ -33,12 +36,20 @@ class Optim:
     base_scheduler: Callable[..., Any] | None = None
     energy_clip_norm: float | None = None
     base_clip_norm: float | None = None
+    energy_weight_clip: float | None = None
 
     def __post_init__(self) -> None:
         check_number("optim.log_partition_lr", self.log_partition_lr, low=0)
-        for key in ("energy_clip_norm", "base_clip_norm"):
+        for key in ("energy_clip_norm", "base_clip_norm", "energy_weight_clip"):
             if getattr(self, key) is not None:
                 check_number(f"optim.{key}", getattr(self, key), above=0)
+
+    @torch.no_grad()
+    def clip_weights(self, critic: Iterable[nn.Parameter]) -> None:
+        """Clamp the critic's parameters if `energy_weight_clip` says so."""
+        if self.energy_weight_clip is not None:
+            for p in critic:
+                p.clamp_(-self.energy_weight_clip, self.energy_weight_clip)
 
     def configure(
         self, energy: Iterable[nn.Parameter], log_partition: nn.Parameter, base: Iterable[nn.Parameter]
@@ -64,3 +75,11 @@ def _make(key: str, make: Callable[..., Any], argument: Any) -> Any:
     except (TypeError, ValueError, IndexError) as error:
         settings = getattr(make, "keywords", {})
         raise UserError(f"optim.{key} cannot be made with {settings}: {first_line(error)}") from error
+
+
+def step_schedulers(schedulers: Any, optimizers: list[Optimizer], train_mode: str) -> None:
+    """Step what schedules Lightning has, one or several, but for those of a player who stays as it is."""
+    still = {"energy": 1, "base": 0}.get(train_mode)
+    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        if still is None or scheduler.optimizer is not optimizers[still]:
+            scheduler.step()

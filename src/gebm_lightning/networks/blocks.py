@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ..errors import UserError
+from ..errors import UserError, check_number
 
 SIZES = (8, 16, 28, 32, 64, 128)
 
@@ -112,3 +112,17 @@ def given(y: Tensor | None) -> Tensor:
     if y is None:
         raise ValueError("this network was built with num_classes: it needs labels y of shape (n,)")
     return y
+
+
+def critic_outputs(outputs: int | None, num_classes: int | None) -> int:
+    """How many numbers a critic's last layer has for each datum: 1, or as many features as an objective such as MMD compares.
+
+    Raises:
+        UserError: there are none, or a conditional critic, whose label adds to one number, is asked for features.
+    """
+    if outputs is None:
+        return 1
+    check_number("model.energy.outputs", outputs, low=1, integer=True)
+    if num_classes is not None:
+        raise UserError("model.energy.outputs: a conditional critic (model.num_classes) has one output: leave it null")
+    return outputs

@@ -9,7 +9,17 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .blocks import Latents, Projection, Stack, batch_norm, given, image_shape, normalised, seed_and_doublings
+from .blocks import (
+    Latents,
+    Projection,
+    Stack,
+    batch_norm,
+    critic_outputs,
+    given,
+    image_shape,
+    normalised,
+    seed_and_doublings,
+)
 
 
 class DCGANBase(nn.Module):
@@ -64,6 +74,7 @@ class DCGANEnergy(nn.Module):
         norm: "batch" (none on the first layer) or "none" (biases instead).
         spectral: spectral normalisation of every convolution (Miyato et al., ICLR 2018).
         num_classes: None, or how many classes its projection tells apart.
+        outputs: None for one number each; with a number, features (n, outputs) instead, for objectives that compare such.
     """
 
     def __init__(
@@ -73,8 +84,10 @@ class DCGANEnergy(nn.Module):
         norm: Literal["batch", "none"] = "batch",
         spectral: bool = False,
         num_classes: int | None = None,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
+        self.outputs = outputs
         channels, size = image_shape(shape, "dcgan")
         if norm not in ("batch", "none"):
             raise UserError(f"model.energy.norm must be batch or none, not {norm}")
@@ -88,10 +101,15 @@ class DCGANEnergy(nn.Module):
             layers.append(nn.LeakyReLU(0.2))
             channels, wide, size = wide, min(2 * wide, 8 * width), size // 2
         self.layers = nn.Sequential(*layers)
-        self.last = normalised(nn.Conv2d(channels, 1, size, size, bias=bias), spectral)
+        self.last = normalised(
+            nn.Conv2d(channels, critic_outputs(outputs, num_classes), size, size, bias=bias), spectral
+        )
         self.projection = None if num_classes is None else Projection(channels, num_classes, spectral)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.layers(x)
-        value = self.last(h).flatten()
+        value = self.last(h).flatten(1)
+        if self.outputs is not None:
+            return value
+        value = value.squeeze(1)
         return value if self.projection is None else value + self.projection(h.sum((2, 3)), given(y))

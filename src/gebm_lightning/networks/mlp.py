@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .blocks import Latents, Projection, given, normalised
+from .blocks import Latents, Projection, critic_outputs, given, normalised
 
 
 def _layers(inputs: int, width: int, depth: int, slope: float, spectral: bool) -> nn.Sequential:
@@ -60,6 +60,7 @@ class MLPEnergy(nn.Module):
         slope: of the leaky ReLUs.
         spectral: spectral normalisation of every layer.
         num_classes: None, or how many classes its projection tells apart.
+        outputs: None for one number each; with a number, features (n, outputs) instead, for objectives that compare such.
     """
 
     def __init__(
@@ -70,13 +71,18 @@ class MLPEnergy(nn.Module):
         slope: float = 0.2,
         spectral: bool = False,
         num_classes: int | None = None,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
+        self.outputs = outputs
         self.layers = _layers(math.prod(shape), width, depth, slope, spectral)
-        self.last = normalised(nn.Linear(width, 1), spectral)
+        self.last = normalised(nn.Linear(width, critic_outputs(outputs, num_classes)), spectral)
         self.projection = None if num_classes is None else Projection(width, num_classes, spectral)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.layers(x.flatten(1))
-        value = self.last(h).squeeze(1)
+        value = self.last(h).flatten(1)
+        if self.outputs is not None:
+            return value
+        value = value.squeeze(1)
         return value if self.projection is None else value + self.projection(h, given(y))

@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import Labelled, Latents, Projection, Stack, batch_norm, given, image_shape, normalised, seed_and_doublings
+from .blocks import (
+    Labelled,
+    Latents,
+    Projection,
+    Stack,
+    batch_norm,
+    critic_outputs,
+    given,
+    image_shape,
+    normalised,
+    seed_and_doublings,
+)
 
 
 class UpBlock(Labelled):
@@ -98,12 +109,19 @@ class ResNetEnergy(nn.Module):
         width: channels of every feature map.
         spectral: spectral normalisation of every layer.
         num_classes: None, or how many classes its projection tells apart.
+        outputs: None for one number each; with a number, features (n, outputs) instead, for objectives that compare such.
     """
 
     def __init__(
-        self, shape: Sequence[int], width: int = 128, spectral: bool = True, num_classes: int | None = None
+        self,
+        shape: Sequence[int],
+        width: int = 128,
+        spectral: bool = True,
+        num_classes: int | None = None,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
+        self.outputs = outputs
         channels, size = image_shape(shape, "resnet")
         blocks: list[nn.Module] = [DownBlock(channels, width, True, True, spectral)]
         size //= 2
@@ -112,10 +130,13 @@ class ResNetEnergy(nn.Module):
             size //= 2
         blocks += [DownBlock(width, width, False, False, spectral) for _ in range(2)]
         self.layers = nn.Sequential(*blocks, nn.ReLU())
-        self.last = normalised(nn.Linear(width, 1), spectral)
+        self.last = normalised(nn.Linear(width, critic_outputs(outputs, num_classes)), spectral)
         self.projection = None if num_classes is None else Projection(width, num_classes, spectral)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.layers(x).mean((2, 3))
-        value = self.last(h).squeeze(1)
+        value = self.last(h).flatten(1)
+        if self.outputs is not None:
+            return value
+        value = value.squeeze(1)
         return value if self.projection is None else value + self.projection(h, given(y))

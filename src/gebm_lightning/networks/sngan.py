@@ -7,7 +7,17 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .blocks import Latents, Projection, Stack, batch_norm, given, image_shape, normalised, seed_and_doublings
+from .blocks import (
+    Latents,
+    Projection,
+    Stack,
+    batch_norm,
+    critic_outputs,
+    given,
+    image_shape,
+    normalised,
+    seed_and_doublings,
+)
 
 
 class SNGANBase(nn.Module):
@@ -61,12 +71,19 @@ class SNGANEnergy(nn.Module):
         width: channels of the first layer; later ones have at most 8·width.
         spectral: spectral normalisation of every layer.
         num_classes: None, or how many classes its projection tells apart.
+        outputs: None for one number each; with a number, features (n, outputs) instead, for objectives that compare such.
     """
 
     def __init__(
-        self, shape: Sequence[int], width: int = 64, spectral: bool = True, num_classes: int | None = None
+        self,
+        shape: Sequence[int],
+        width: int = 64,
+        spectral: bool = True,
+        num_classes: int | None = None,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
+        self.outputs = outputs
         channels, size = image_shape(shape, "sngan")
         layers: list[nn.Module] = [normalised(nn.Conv2d(channels, width, 3, 1, 1), spectral), nn.LeakyReLU(0.1)]
         wide = width
@@ -76,10 +93,13 @@ class SNGANEnergy(nn.Module):
             layers += [normalised(nn.Conv2d(wider, wider, 3, 1, 1), spectral), nn.LeakyReLU(0.1)]
             wide, size = wider, size // 2
         self.layers = nn.Sequential(*layers)
-        self.last = normalised(nn.Linear(wide * size * size, 1), spectral)
+        self.last = normalised(nn.Linear(wide * size * size, critic_outputs(outputs, num_classes)), spectral)
         self.projection = None if num_classes is None else Projection(wide, num_classes, spectral)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.layers(x)
-        value = self.last(h.flatten(1)).squeeze(1)
+        value = self.last(h.flatten(1)).flatten(1)
+        if self.outputs is not None:
+            return value
+        value = value.squeeze(1)
         return value if self.projection is None else value + self.projection(h.sum((2, 3)), given(y))

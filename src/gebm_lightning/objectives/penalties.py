@@ -27,32 +27,48 @@ class AtLabels(nn.Module):
 
 @dataclass(frozen=True)
 class GradientPenalty:
-    """weight · mean ‖∇_x E(x̃)‖², zero-centred, with x̃ = αx + (1 − α)y and α ~ U(0, 1) for each sample.
+    """weight · mean (‖∇_x E(x̃)‖ − centre)², with x̃ = αx + (1 − α)y and α ~ U(0, 1) for each sample.
 
     Args:
         weight: λ; 1 in the paper's image runs.
+        centre: the norm that costs nothing: 0, or 1 as for Wasserstein critics (Gulrajani et al., NeurIPS 2017, eq. 3).
         at: where the gradient is taken: "interpolates" of real and base samples, "real" (R1) or "base" (R2) samples.
     """
 
     weight: float = 1.0
     at: str = "interpolates"
+    centre: float = 0.0
 
     def __post_init__(self) -> None:
         check_number("the gradient penalty's weight", self.weight, low=0)
+        check_number("the gradient penalty's centre", self.centre, low=0)
         if self.at not in AT:
             raise UserError(f"a gradient penalty is taken at one of {', '.join(AT)}, not at {self.at}")
 
     def __call__(
         self, critic: Callable[[Tensor], Tensor], x_real: Tensor, x_base: Tensor, generator: Generator
     ) -> Tensor:
-        x = {"real": x_real, "base": x_base}.get(self.at)
-        if x is None:
-            shape = (x_real.shape[0],) + (1,) * (x_real.dim() - 1)
-            alpha = rand(shape, generator, x_real.device, x_real.dtype)
-            x = alpha * x_real + (1 - alpha) * x_base
-        x = x.detach().requires_grad_()
+        x = points(self.at, x_real, x_base, generator)
         (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
-        return self.weight * gradient.flatten(1).square().sum(1).mean()
+        return self.of_gradient(gradient)
+
+    def of_gradient(self, gradient: Tensor) -> Tensor:
+        """The penalty on gradients (n, *shape) at the points."""
+        squared = gradient.flatten(1).square().sum(1)
+        if self.centre > 0:
+            # The square root has no derivative at 0.
+            squared = ((squared + 1e-12).sqrt() - self.centre).square()
+        return self.weight * squared.mean()
+
+
+def points(at: str, x_real: Tensor, x_base: Tensor, generator: Generator) -> Tensor:
+    """Where a penalty takes the critic's gradient, as a leaf (n, *shape)."""
+    x = {"real": x_real, "base": x_base}.get(at)
+    if x is None:
+        shape = (x_real.shape[0],) + (1,) * (x_real.dim() - 1)
+        alpha = rand(shape, generator, x_real.device, x_real.dtype)
+        x = alpha * x_real + (1 - alpha) * x_base
+    return x.detach().requires_grad_()
 
 
 @dataclass(frozen=True)

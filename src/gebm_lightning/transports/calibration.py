@@ -169,7 +169,7 @@ def calibrated(
         method: as of `calibrate`.
         y: (m,) labels of the real samples, given to the base as well.
     """
-    d_real, d_base = _logits(gebm, real, generator, y)
+    d_real, d_base = logits(gebm, real, generator, y)
     calibration = calibrate(d_real, d_base, method)
     model = _with_calibration(gebm, calibration)
     c = log_mean_exp(calibration(d_base).float()).detach().to(gebm.log_partition)
@@ -184,7 +184,7 @@ def _with_calibration(gebm: GEBM, calibration: nn.Module) -> GEBM:
     return model
 
 
-def _logits(gebm: GEBM, real: Tensor, generator: Generator, y: Tensor | None) -> tuple[Tensor, Tensor]:
+def logits(gebm: GEBM, real: Tensor, generator: Generator, y: Tensor | None) -> tuple[Tensor, Tensor]:
     """(m,) logits d = −E of real samples and of as many base samples of the same labels."""
     d_real, d_base, like = [], [], gebm.log_partition
     with sampling_mode(gebm), torch.no_grad():
@@ -218,7 +218,7 @@ class Calibrated:
     @torch.inference_mode(False)
     def fit(self, gebm: GEBM, real: Tensor, generator: Generator, y: Tensor | None = None) -> Calibrated:
         """The same refiner, calibrated on real samples (m, *shape) and as many of the base, and fitted to that model."""
-        calibration = calibrate(*_logits(gebm, real, generator, y), self.method)
+        calibration = calibrate(*logits(gebm, real, generator, y), self.method)
         model, refiner = _with_calibration(gebm, calibration), self.refiner
         if isinstance(refiner, Fitted):
             refiner = refiner.fit(model, real, generator, y)
