@@ -18,6 +18,7 @@ from ..noise import Generator
 from .cost import Counted
 from .gradients import sampling_mode, value_of
 from .hmc import HMC
+from .kernel import restart
 from .refiner import chunks
 from .sir import SIR
 
@@ -46,6 +47,7 @@ def ais_log_z(
     Raises:
         UserError: betas that do not ascend, or a potential that is NaN.
     """
+    check_number("num_samples", num_samples, low=2, integer=True)
     _, log_weights, _ = anneal(gebm, num_samples, betas, kernel, generator, y)
     relative = (log_weights - log_weights.max()).exp()
     error = relative.std() / relative.mean() / math.sqrt(num_samples)
@@ -69,16 +71,23 @@ def anneal(
     ladder = ladder if ladder and ladder[0] == 0 else [0.0, *ladder]
     if len(ladder) < 2 or any(not b > a for a, b in itertools.pairwise(ladder)):
         raise UserError(f"betas must ascend from 0 to the target's beta, not {ladder}")
+    if not getattr(kernel, "exact", True):
+        raise UserError(
+            f"annealed importance sampling needs a kernel that leaves each law as it is: {type(kernel).__name__} is approximate"
+        )
     zs, logs, counts = [], [], Counter[str]()
     with sampling_mode(gebm), torch.no_grad():
         for rows, noise in chunks(n, generator, chunk):
             potential = Counted(gebm.potential(ladder[-1], None if y is None else y[rows]))
             z = gebm.prior.sample(rows.stop - rows.start, noise)
             log_weights = torch.zeros(len(z), dtype=torch.float64, device=z.device)
+            state = None
             for before, beta in itertools.pairwise(ladder):
                 log_weights -= (beta - before) * value_of(potential.energy, z).double()
                 at = potential.tempered(beta)
-                z = kernel.step(kernel.init(z, at, noise), at, noise)[0].z
+                state = kernel.init(z, at, noise) if state is None else restart(kernel, state, z, at, noise)
+                state, _ = kernel.step(state, at, noise)
+                z = state.z
             zs.append(z)
             logs.append(log_weights)
             counts.update(potential.counts)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..gebm import GEBM
 from ..noise import Generator
 from .cost import Counted
 from .gradients import sampling_mode
-from .kernel import Info, PotentialFn
+from .kernel import Info, PotentialFn, restart
 from .schedules import Schedule
 
 
@@ -61,6 +62,10 @@ def sample_chain(
         UserError: the potential has no value where a chain starts, a chain left the finite numbers, as it does when its
             step size is too large, or a schedule does not fit the kernel or the potential.
     """
+    owner = getattr(potential, "__self__", None)
+    if isinstance(owner, GEBM):
+        # The method alone does not tell of the prior's support, nor which networks are to be in eval mode.
+        potential = owner.potential()
     if z0.dim() != 2:
         raise ValueError(f"chains start at z0 of shape (n, d), not {tuple(z0.shape)}")
     if thin is not None and thin < 1:
@@ -82,7 +87,7 @@ def sample_chain(
                 factor = beta_schedule(step - 1)
                 at = counted.tempered(counted.beta * factor)
                 # What the state has cached belongs to the old temperature.
-                state = kernel.init(state.z, at, generator)
+                state = restart(kernel, state, state.z, at, generator)
             scaled = kernel if schedule is None else with_step_size(kernel, schedule(step - 1))
             before = state.z
             state, info = scaled.step(state, at, generator)
@@ -100,6 +105,12 @@ def sample_chain(
             f"a {type(kernel).__name__} chain left the finite numbers within {warmup + num_steps} steps: its step size "
             f"{step_size_of(kernel)} is too large for this potential; lower sampler.kernel.step_size or sampler.beta"
         )
+    last: Tensor | None = getattr(state, "potential", None)
+    if last is not None and not torch.isfinite(last).all():
+        raise UserError(
+            f"{int((~torch.isfinite(last)).sum())} of {len(last)} chains of {type(kernel).__name__} ended where the potential is "
+            "NaN or infinite: an approximate kernel needs a prior that reflects it, or a smaller step size"
+        )
     info_all = {k: torch.stack(values) if values else z0.new_empty(0) for k, values in told.items()}
     info_all |= {k: torch.tensor(count / max(len(z0), 1)) for k, count in counted.counts.items()}
     trace = None if thin is None else torch.stack(kept) if kept else z0.new_empty((0, *z0.shape))
@@ -108,6 +119,10 @@ def sample_chain(
 
 def _check_start(state: Any) -> None:
     potential: Tensor | None = getattr(state, "potential", None)
+    if potential is not None and potential.shape != state.z.shape[:1]:
+        raise ValueError(
+            f"a potential must return shape {tuple(state.z.shape[:1])}, one number a chain, not {tuple(potential.shape)}"
+        )
     if potential is not None and not torch.isfinite(potential).all():
         bad = int((~torch.isfinite(potential)).sum())
         raise UserError(

@@ -34,16 +34,20 @@ def effective_sample_size(trace: Tensor) -> Tensor:
     n, chains, d = halves.shape
     if n < 2:
         return torch.full((d,), math.nan, dtype=torch.float64)
+    defined = halves.isfinite().all(0).all(0)
     scores = _normal_scores(halves.reshape(n * chains, d)).view(n, chains, d)
     covariance = _autocovariance(scores).mean(1)
     within = covariance[0] * n / (n - 1)
     plus = covariance[0] + (scores.mean(0).var(0) if chains > 1 else 0.0)
     # A coordinate that never moves has no autocorrelation to speak of; arviz counts its draws.
     rho = torch.where(plus > 0, 1 - (within - covariance) / plus, torch.zeros_like(covariance))
-    return torch.tensor([n * chains / _tau(rho[:, i].tolist(), n * chains) for i in range(d)], dtype=torch.float64)
+    taus = [_tau(rho[:, i].tolist(), n * chains) if defined[i] else math.nan for i in range(d)]
+    return n * chains / torch.tensor(taus, dtype=torch.float64)
 
 
 def _halves(trace: Tensor) -> Tensor:
+    if trace.dim() != 3:
+        raise ValueError(f"a trace has the shape (steps, chains, d), not {tuple(trace.shape)}")
     half = trace.shape[0] // 2
     x = trace.detach().double().cpu()
     return torch.cat([x[:half], x[len(x) - half :]], 1)

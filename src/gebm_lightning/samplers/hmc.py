@@ -49,6 +49,7 @@ class HMC:
     num_leapfrog: int
     jitter: float = 0.5
     exact: ClassVar[bool] = True
+    carries: ClassVar[tuple[str, ...]] = ("steps",)
 
     def __post_init__(self) -> None:
         check_number("step_size", self.step_size, above=0)

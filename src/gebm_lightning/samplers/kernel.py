@@ -39,6 +39,12 @@ class Kernel(Protocol):
         """One transition of all chains."""
 
 
+def restart(kernel: Any, state: Any, z: Tensor, potential: PotentialFn, generator: Generator) -> Any:
+    """The kernel's state at z under another potential, with what does not belong to the potential taken over: its `carries`."""
+    fresh = kernel.init(z, potential, generator)
+    return fresh._replace(**{field: getattr(state, field) for field in getattr(kernel, "carries", ())})
+
+
 def metropolis(old: S, new: S, log_ratio: Tensor, generator: Generator) -> tuple[S, Tensor, Tensor]:
     """The state after the Metropolis–Hastings test of log ratio (n,), the acceptance probability (n,), and what was accepted (n,).
 

@@ -35,6 +35,7 @@ class KLA:
     step_size: float
     friction: float
     exact: ClassVar[bool] = False
+    carries: ClassVar[tuple[str, ...]] = ("velocity",)
 
     def __post_init__(self) -> None:
         check_number("step_size", self.step_size, above=0)

@@ -12,6 +12,7 @@ from ..errors import check_number
 from ..gebm import GEBM, call_base
 from ..noise import BLOCK, Generator, is_first, shared
 from .chain import sample_chain, step_size_of
+from .cost import Counted
 from .diagnostics import effective_sample_size, split_rhat
 from .gradients import sampling_mode
 from .refiner import Samples, chunks
@@ -27,6 +28,7 @@ class LatentSampler:
     the end, `gradients` and `evaluations` of a chain, `swap_rates` of tempering, the `step_size` that tuning arrived at. Of
     the first 64 chains, where this call has them, it also tells the worst coordinate's split `rhat` and bulk `ess` (of all
     64 together), and `ess_per_gradient`: an R-hat well above 1 says that these are no samples of the model, but of a short run.
+    What `tuning` took is apart, `tuning_gradients` a sample.
     `watched` are the states of these chains, (num_steps, 64, d).
 
     Args:
@@ -60,28 +62,40 @@ class LatentSampler:
             check_number("sampler.thin", self.thin, low=1, integer=True)
 
     def refine(self, gebm: GEBM, n: int, generator: Generator, y: Tensor | None = None) -> Samples:
-        tuned = self.tuned(gebm, generator)
+        tuned, tuning_gradients = self._tuned(gebm, generator)
         parts = [tuned._chunk(gebm, rows, noise, y) for rows, noise in chunks(n, generator, self.chunk)]
         x, z = torch.cat([part.x for part in parts]), torch.cat([part.z for part in parts if part.z is not None])
         shares = [len(part.x) / n for part in parts]
         info: dict[str, Any] = {"beta": self.beta, "step_size": step_size_of(tuned.kernel)} | parts[0].info
         for key in ("acceptance", "jump", "potential", "gradients", "evaluations"):
             info[key] = sum(share * part.info[key] for share, part in zip(shares, parts, strict=True))
+        if "swap_rates" in info:
+            rates = [
+                [rate * share for rate in part.info["swap_rates"]] for share, part in zip(shares, parts, strict=True)
+            ]
+            info["swap_rates"] = [sum(column) for column in zip(*rates, strict=True)]
+        if tuning_gradients:
+            info["tuning_gradients"] = tuning_gradients / n
         if self.thin is not None:
             info |= {"trace": torch.cat([part.info["trace"] for part in parts], dim=1), "thin": self.thin}
         return Samples(x, z, info)
 
     def tuned(self, gebm: GEBM, generator: Generator) -> LatentSampler:
         """The sampler with the step size that `tuning` finds on 64 chains, the same for whatever samples follow."""
+        return self._tuned(gebm, generator)[0]
+
+    def _tuned(self, gebm: GEBM, generator: Generator) -> tuple[LatentSampler, float]:
         if self.tuning is None:
-            return self
+            return self, 0.0
         noise = shared(generator, "tuning")
         y = gebm.sample_labels(BLOCK, noise)
         z0 = gebm.prior.sample(BLOCK, noise)
         # A ladder's kernel is tuned at the coldest replica: what is accepted there is accepted at all.
         inner = getattr(self.kernel, "kernel", None)
-        kernel = self.tuning.tune(self.kernel if inner is None else inner, gebm.potential(self.beta, y), z0, noise)
-        return replace(self, kernel=kernel if inner is None else replace(self.kernel, kernel=kernel), tuning=None)
+        counted = Counted(gebm.potential(self.beta, y))
+        kernel = self.tuning.tune(self.kernel if inner is None else inner, counted, z0, noise)
+        tuned = replace(self, kernel=kernel if inner is None else replace(self.kernel, kernel=kernel), tuning=None)
+        return tuned, counted.counts["gradients"]
 
     def _chunk(self, gebm: GEBM, rows: slice, noise: Generator, y: Tensor | None) -> Samples:
         labels = None if y is None else y[rows]

@@ -13,7 +13,7 @@ from ..errors import UserError, check_number
 from ..noise import Generator, rand
 from .gradients import value_of
 from .imh import IMH
-from .kernel import Info, PotentialFn
+from .kernel import Info, PotentialFn, restart
 
 
 class TemperingState(NamedTuple):
@@ -103,8 +103,8 @@ class ParallelTempering:
                 swap_prob[:, i] = ratio.clamp(max=0).exp()
                 swap = rand((n,), generator, state.z.device, state.z.dtype) < swap_prob[:, i]
                 hot, cold, which = replicas[i].z, replicas[i + 1].z, swap[:, None]
-                replicas[i] = self._kernel(i).init(torch.where(which, cold, hot), ladder[i], generator)
-                replicas[i + 1] = self._kernel(i + 1).init(torch.where(which, hot, cold), ladder[i + 1], generator)
+                for j, swapped in ((i, torch.where(which, cold, hot)), (i + 1, torch.where(which, hot, cold))):
+                    replicas[j] = restart(self._kernel(j), replicas[j], swapped, ladder[j], generator)
         z = replicas[target].z
         info: Info = infos[target]
         u = _potential(replicas[target], z, potential)

@@ -37,7 +37,7 @@ class DualAveraging:
             raise UserError(f"tuning.target is an acceptance between 0 and 1, not {self.target}")
 
     def tune(self, kernel: Any, potential: PotentialFn, z0: Tensor, generator: Generator) -> Any:
-        """The kernel with the step size that chains from z0 (n, d) arrive at.
+        """The kernel with the step size that chains from z0 (n, d) arrive at; a `Counted` potential tells what it took.
 
         Raises:
             UserError: the kernel has no step size or never rejects, or no step size has the acceptance aimed at.
