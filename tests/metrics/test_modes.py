@@ -10,7 +10,7 @@ import torch
 
 from gebm_lightning import UserError, build, compose
 from gebm_lightning.data import Toy
-from gebm_lightning.data.toys import gaussian_grid, ring, swiss_roll, three_rings
+from gebm_lightning.data.toys import gaussian_grid, pacgan_grid, ring, swiss_roll, three_rings
 from gebm_lightning.gebm import estimate_log_partition
 from gebm_lightning.metrics.modes import jensen_shannon, mode_histogram, mode_scores, total_variation, wasserstein1_2d
 from gebm_lightning.networks.external import check
@@ -19,7 +19,9 @@ from gebm_lightning.noise import BlockNoise
 MLP = "gebm_lightning.networks.external:mlp"
 
 
-@pytest.mark.parametrize(("law", "k", "sigma"), [(gaussian_grid, 25, 0.05 / 2.828), (ring, 8, 0.01)])
+@pytest.mark.parametrize(
+    ("law", "k", "sigma"), [(gaussian_grid, 25, 0.05 / 2.828), (pacgan_grid, 25, 0.05), (ring, 8, 0.01)]
+)
 def test_toys_know_their_modes(law, k, sigma):
     means, given = Toy(partial(law)).modes
     assert means.shape == (k, 2) and given == pytest.approx(sigma)
@@ -45,9 +47,13 @@ def test_scores_of_samples_made_by_hand():
     js = 0.5 * sum(a * math.log(a / b) for a, b in zip(p, m, strict=True) if a) + 0.5 * sum(
         math.log(1 / (3 * b)) / 3 for b in m
     )
-    assert scores == {"high_quality": pytest.approx(0.5), "modes": 2, "mode_js": pytest.approx(js)}
+    # By the nearest mean, however far: 3 at the first (a tie among them), 2 at the second; the NaN is nowhere.
+    kl = 0.6 * math.log(3 * 0.6) + 0.4 * math.log(3 * 0.4)
+    expected = {"high_quality": 0.5, "modes": 2, "mode_js": js, "mode_reverse_kl": kl}
+    assert scores == {key: pytest.approx(value) for key, value in expected.items()}
     assert mode_scores(x, means, 0.01, weights=torch.tensor([0, 0, 0, 1.0, 1.0, 0]))["high_quality"] == 0.5
-    assert mode_scores(x + 9, means, 0.01) == {"high_quality": 0, "modes": 0, "mode_js": math.log(2)}
+    far = mode_scores(torch.full((2, 2), math.nan), means, 0.01)
+    assert far == {"high_quality": 0, "modes": 0, "mode_js": math.log(2), "mode_reverse_kl": math.log(3)}
     for wrong in (torch.zeros(3, 3), torch.zeros(0, 2), torch.zeros(2)):
         with pytest.raises(UserError, match="modes in 2 dimensions"):
             mode_scores(wrong, means, 0.01)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError, check_number
 from .command import pick_device, run_command
+from .rows import behaviour, digest_of, key_of, read_rows, write_rows
 from .schema import EvaluateSchema
 
 
@@ -44,8 +44,9 @@ def _check(cfg: DictConfig) -> dict[str, int]:
 
 def _task(cfg: DictConfig) -> None:
     from ..callbacks.evaluation import protocol
+    from ..metrics.checks import equilibria, wrong_way
     from ..metrics.compare import HeldOut, check_per_class, compare, real_scorers
-    from ..metrics.report import describe, print_table, versions
+    from ..metrics.report import describe, digest, print_table, versions
     from .source import open_source, part, refiner
 
     settings = _check(cfg)
@@ -57,27 +58,40 @@ def _task(cfg: DictConfig) -> None:
     seed = cfg.seed if cfg.seed is not None else 0 if source.run is None else source.run.seed
     names = [name for name in cfg.compare if name != "base"]
     refiners = {name: refiner(cfg.methods[name], source) for name in names}
-    refiners |= _equilibria(refiners)
+    added, equilibrium_of = equilibria(refiners)
+    refiners |= added
     features, data = (part(source.run, cfg, key) for key in ("features", "data"))
     if cfg.per_class:
         check_per_class(source.gebm, {split: data.dataset(split).y for split in cfg.splits})
     scorers = real_scorers(data, features, cfg.splits, seed, device, cfg.max_real, **settings)
     described = protocol(features, scorers, data, cfg.num_samples, seed, source.base, refiners)
     provenance = source.provenance | {"device": str(device), "versions": versions()}
+    held_out = functools.cache(lambda: HeldOut.of(data, device))
+    warning = wrong_way(source.gebm, held_out, seed)
     shared = {k: v for k, v in described.items() if k != "methods"} | {"equal_cost": cfg.equal_cost}
-    common = [shared, source.provenance, _weights(source.gebm), cfg.per_class, settings, provenance["versions"]]
-    keys = {name: _key(common, name, describe(refiners.get(name))) for name in ["base", *refiners]}
-    done = {
-        row["method"]: row for row in _rows(out) if row.get("key") == keys.get(row["method"]) and "error" not in row
-    }
+    contents = [digest_of(scorer.real) for scorer in scorers.values()] + [behaviour(source.gebm)]
+    common = key_of(
+        shared, source.provenance, digest(source.gebm), contents, cfg.per_class, settings, provenance["versions"]
+    )
+    keys = {name: f"{common}-{key_of(describe(refiners.get(name)))}" for name in ["base", *refiners]}
+    there = [row for row in read_rows(out) if str(row.get("key")).startswith(f"{common}-") and "error" not in row]
+    done = {row["method"]: row for row in there if row["key"] == keys.get(row["method"])}
+    others = [row for row in there if row["method"] not in keys]
+    if not there and out.is_file():
+        out.replace(out.with_name(f"{out.stem}.previous{out.suffix}"))
     if done:
         print(f"{len(done)} of {len(keys)} rows are in {out} already")
     rows: list[dict[str, Any]] = []
     with _bar(len(keys)) as advance:
 
         def keep(row: dict[str, Any]) -> None:
+            if warning is not None and row["method"] != "base":
+                row["warning"] = warning
             rows.append(row | {"key": keys[row["method"]]})
-            _write(out, rows, {"protocol": described, "complete": len(rows) == len(keys), **provenance}, cfg.equal_cost)
+            # What an earlier call has found stays in the file, also if this one ends before it comes to it.
+            ahead = [done[name] for name in list(keys)[len(rows) :] if name in done]
+            rest = {"protocol": described, "complete": len(rows) == len(keys), **provenance}
+            write_rows(out, [*rows, *ahead, *others], equilibrium_of, rest, cfg.equal_cost)
             advance(row)
 
         compare(
@@ -89,58 +103,16 @@ def _task(cfg: DictConfig) -> None:
             seed,
             on_row=keep,
             per_class=cfg.per_class,
-            held_out=HeldOut.of(data, device) if any(hasattr(r, "fit") for r in refiners.values()) else None,
+            held_out=held_out,
             equal_cost=cfg.equal_cost,
             done=done,
-            tolerant=names,
+            tolerant=list(refiners),
         )
-    failed = [row["error"] for row in rows if "error" in row]
+    failed = [row["error"] for row in rows if "error" in row and row["method"] in names]
     if names and len(failed) == len(names):
         raise UserError(failed[0])
     print_table(rows, f"{cfg.num_samples} samples each")
     print(out)
-
-
-def _equilibria(refiners: dict[str, Any]) -> dict[str, Any]:
-    """Importance resampling at every β of a method that has none there yet: what its chains would be at equilibrium."""
-    from ..samplers import SIR
-
-    inner = {name: getattr(r, "refiner", r) for name, r in refiners.items()}
-    have = {r.beta for r in inner.values() if type(r) is SIR}
-    wanted = sorted({r.beta for r in inner.values() if hasattr(r, "beta")} - have)
-    return {f"equilibrium at beta {beta:g}": SIR(beta=beta) for beta in wanted}
-
-
-def _weights(gebm: Any) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(gebm.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _key(common: list[Any], name: str, described: Any) -> str:
-    return hashlib.sha256(json.dumps([common, name, described], sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _rows(out: Path) -> list[dict[str, Any]]:
-    try:
-        rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []  # none, or not of this program: made anew
-    return rows
-
-
-def _write(out: Path, rows: list[dict[str, Any]], rest: dict[str, Any], equal_cost: float | None) -> None:
-    from ..metrics.report import write_json
-    from ..metrics.table import write_table
-
-    at = {row["beta"]: row for row in rows if row["method"].startswith("equilibrium") or row["method"] == "sir"}
-    for row in rows:
-        if row.get("beta") in at and row["scores"]:
-            scores = at[row["beta"]]["scores"]
-            row["equilibrium"] = {split: s["relative_fid"] for split, s in scores.items()}
-    write_json(out, {"rows": rows, **rest})
-    write_table(out, rows, equal_cost)
 
 
 def _bar(total: int) -> Any:

@@ -30,6 +30,17 @@ def gaussian_grid(n: int, generator: torch.Generator) -> Tensor:
     return _mixture(*gaussian_grid_modes(), n, generator)
 
 
+def pacgan_grid_modes() -> tuple[Tensor, float]:
+    """Means (25, 2) and σ of `pacgan_grid`."""
+    ticks = torch.arange(-2, 3).float() * 2
+    return torch.cartesian_prod(ticks, ticks), 0.05
+
+
+def pacgan_grid(n: int, generator: torch.Generator) -> Tensor:
+    """25 Gaussians at (2i, 2j), i, j in −2..2, σ = .05 (Lin et al., PacGAN, NeurIPS 2018)."""
+    return _mixture(*pacgan_grid_modes(), n, generator)
+
+
 def ring_modes() -> tuple[Tensor, float]:
     """Means (8, 2) and σ of `ring`."""
     angle = torch.arange(8) * (2 * math.pi / 8)
@@ -58,6 +69,7 @@ def three_rings(n: int, generator: torch.Generator) -> Tensor:
 
 MODES: dict[Callable[..., Tensor], Callable[[], tuple[Tensor, float]]] = {
     gaussian_grid: gaussian_grid_modes,
+    pacgan_grid: pacgan_grid_modes,
     ring: ring_modes,
 }
 

@@ -59,12 +59,22 @@ def mode_scores(
     Returns:
         `high_quality`, the share of samples within radius·σ of the nearest mean; `modes`, how many have at least one such
         sample; `mode_js`, the Jensen–Shannon divergence in nats of their histogram from the uniform one, log 2 at worst,
-        which is also its value where no sample is of high quality.
+        which is also its value where no sample is of high quality; `mode_reverse_kl`, KL(p‖uniform) in nats of the histogram
+        of all samples by their nearest mean (Lin et al., PacGAN, NeurIPS 2018, §4.1).
     """
     histogram = mode_histogram(x, means, sigma, radius, weights)
     share = histogram.sum().item()
     js = jensen_shannon(histogram, torch.ones_like(histogram)) if share > 0 else math.log(2)
-    return {"high_quality": share, "modes": float((histogram > 0).sum().item()), "mode_js": js}
+    nearest = mode_histogram(x, means, sigma, math.inf, weights)
+    p = nearest / nearest.sum()
+    # Of samples none of which is finite, the worst: all in one place.
+    reverse_kl = torch.xlogy(p, p * len(p)).sum().item() if nearest.sum() > 0 else math.log(len(p))
+    return {
+        "high_quality": share,
+        "modes": float((histogram > 0).sum().item()),
+        "mode_js": js,
+        "mode_reverse_kl": reverse_kl,
+    }
 
 
 def wasserstein1_2d(x: Tensor, y: Tensor, n: int = 2000) -> float:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,31 @@ def describe(method: Any) -> Any:
         fields = {f.name: describe(getattr(method, f.name)) for f in dataclasses.fields(method) if f.repr}
         return {"class": type(method).__name__, **fields}
     if isinstance(method, functools.partial):
-        return method.func.__name__
+        given = {
+            **{str(i): describe(a) for i, a in enumerate(method.args)},
+            **{k: describe(v) for k, v in method.keywords.items()},
+        }
+        return {"function": method.func.__name__, **given} if given else method.func.__name__
+    if isinstance(method, Mapping):
+        return {str(key): describe(value) for key, value in method.items()}
+    if isinstance(method, (list, tuple)):
+        return [describe(value) for value in method]
+    if isinstance(method, torch.nn.Module):
+        plain = {
+            k: v
+            for k, v in vars(method).items()
+            if not k.startswith("_") and isinstance(v, (int, float, str)) and k != "training"
+        }
+        return {"class": type(method).__name__, **plain, "state": digest(method)}
     return method if isinstance(method, (int, float, str, bool, type(None))) else type(method).__name__
+
+
+def digest(module: torch.nn.Module) -> str:
+    """SHA-256 of a module's parameters and buffers."""
+    found = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        found.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -36,16 +36,19 @@ def inception_score(logits: Tensor, seed: int = 0, splits: int = 10) -> tuple[fl
     return scores["inception_score_mean"], scores["inception_score_std"]
 
 
-def check_settings(key: str, settings: Mapping[str, Any]) -> dict[str, int]:
+def check_settings(key: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a `Scorer` from a config, or a UserError that names `key`."""
     if not isinstance(settings, Mapping) and not hasattr(settings, "items"):
         raise UserError(f"{key} holds settings by name, not {settings!r}")
     lowest = {"kid_subsets": 1, "kid_subset_size": 2, "prc_samples": 4}
     for name, value in settings.items():
-        if name not in lowest:
-            raise UserError(f"{key}.{name}: there are {', '.join(lowest)}")
-        check_number(f"{key}.{name}", value, low=lowest[name], integer=True)
-    return {str(name): int(value) for name, value in settings.items()}
+        if name == "mode_radius":
+            check_number(f"{key}.{name}", value, above=0)
+        elif name in lowest:
+            check_number(f"{key}.{name}", value, low=lowest[name], integer=True)
+        else:
+            raise UserError(f"{key}.{name}: there are {', '.join([*lowest, 'mode_radius'])}")
+    return {str(name): value for name, value in settings.items()}
 
 
 class Scorer:
@@ -63,6 +66,7 @@ class Scorer:
         prc_samples: at most this many samples of each side for precision and recall, whose cost is quadratic.
         labels: (m,) classes of the real samples, for `by_class`.
         modes: means (k, f) and σ of a mixture that the data come from, for the scores of its modes.
+        mode_radius: how far from a mean, in units of σ, a sample is still of high quality.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Scorer:
         prc_samples: int = 10_000,
         labels: Tensor | None = None,
         modes: tuple[Tensor, float] | None = None,
+        mode_radius: float = 4.0,
     ) -> None:
         from torch_fidelity.metric_fid import fid_features_to_statistics
 
@@ -82,6 +87,7 @@ class Scorer:
             raise UserError(f"scores need at least 4 real samples, not {len(real)}")
         self.name, self.real, self.seed, self.labels, self.modes = name, real.double(), seed, labels, modes
         self.kid_subsets, self.kid_subset_size, self.prc_samples = kid_subsets, kid_subset_size, prc_samples
+        self.mode_radius = mode_radius
         self._statistics = fid_features_to_statistics(self.real)
 
     def _subset_size(self, num_generated: int) -> int:
@@ -121,7 +127,7 @@ class Scorer:
         if self.name != "identity" or self.real.shape[1] != 2:
             return {}
         scores = {"wasserstein1": wasserstein1_2d(generated, self.real)}
-        return scores if self.modes is None else scores | mode_scores(generated, *self.modes)
+        return scores if self.modes is None else scores | mode_scores(generated, *self.modes, radius=self.mode_radius)
 
     def by_class(self, generated: Tensor, labels: Tensor) -> dict[int, dict[str, float]]:
         """All scores within each class of generated (n, f) and real samples; classes with fewer than 4 of either are left out."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from .compare import GRADIENT
+from .compare import cost_of
 
 SCORES = (
     ("relative_fid", "relative FID", ".3f"),
@@ -32,6 +32,7 @@ COSTS = (
     ("mode_time", "mode time", ".0f"),
     ("gradients", "gradients", ".0f"),
     ("evaluations", "evaluations", ".0f"),
+    ("tuning_gradients", "gradients of tuning", ".0f"),
     ("seconds", "seconds", ".1f"),
 )
 
@@ -68,11 +69,14 @@ def note(row: dict[str, Any]) -> str:
     """What a reader of a row has to be told: an error, chains that did not move, chains that have not mixed."""
     if "error" in row:
         return f"error: {row['error']}"
-    told = []
+    told = [row["warning"]] if "warning" in row else []
     if row.get("acceptance") == 0:
         told.append("nothing was accepted")
-    if row.get("rhat", 1.0) > 1.05:
+    # NaN, that of chains which stand still, is no better.
+    if not row.get("rhat", 1.0) <= 1.05:
         told.append("chains not mixed: a short run")
+    if "equal_cost_error" in row:
+        told.append(f"at equal cost: {row['equal_cost_error']}")
     return "; ".join(told)
 
 
@@ -113,7 +117,7 @@ def figure(rows: Sequence[dict[str, Any]], equal_cost: float | None) -> Figure:
     if equal_cost is not None:
         ax.plot(short, places, "D", color="C1", markerfacecolor="none", label=f"at {equal_cost:g} gradients a sample")
     ax.axvline(1.0, color="grey", linewidth=0.8)
-    ax.set_yticks(places, [f"{row['method']}  ({_cost(row):.0f})" for row in scored])
+    ax.set_yticks(places, [f"{row['method']}  ({cost_of(row):.0f})" for row in scored])
     ax.invert_yaxis()
     ax.set_xlabel(f"FID against {split} data, relative to the base's (in brackets: gradients a sample)")
     ax.grid(axis="x", linewidth=0.3)
@@ -133,7 +137,3 @@ def figure(rows: Sequence[dict[str, Any]], equal_cost: float | None) -> Figure:
         ax.set_xlabel("share of high quality")
         ax.set_ylabel("JS divergence of mode masses from uniform")
     return drawn
-
-
-def _cost(row: dict[str, Any]) -> float:
-    return row.get("gradients", 0.0) + row.get("evaluations", 0.0) / GRADIENT

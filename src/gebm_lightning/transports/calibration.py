@@ -88,7 +88,7 @@ def _logistic(d: np.ndarray, real: np.ndarray) -> Calibration:
     fitted.fit(((d - centre) / scale)[:, None], real)
     slope = float(fitted.coef_[0, 0] / scale)
     if not slope > 0:
-        raise UserError(f"{_wrong_way()}: its logistic calibration has the slope {slope:.3g}")
+        raise UserError(f"{WRONG_WAY}: its logistic calibration has the slope {slope:.3g}")
     return LogisticCalibration(slope, float(fitted.intercept_[0] - slope * centre))
 
 
@@ -108,11 +108,10 @@ def _isotonic(d: np.ndarray, real: np.ndarray) -> Calibration:
     return IsotonicCalibration(torch.from_numpy(borders), torch.from_numpy(levels).logit())
 
 
-def _wrong_way() -> str:
-    return (
-        "the critic is no higher on held-out real samples than on base samples, so its sign, or the convention that makes it "
-        "an energy, does not fit"
-    )
+WRONG_WAY = (
+    "the critic is no higher on held-out real samples than on base samples, so its sign, or the convention that makes it "
+    "an energy, does not fit"
+)
 
 
 METHODS: dict[str, Callable[[np.ndarray, np.ndarray], Calibration]] = {"logistic": _logistic, "isotonic": _isotonic}
@@ -141,7 +140,7 @@ def calibrate(d_real: Tensor, d_base: Tensor, method: str = "logistic") -> Calib
     real = np.arange(len(d)) < len(d_real)
     area = roc_auc_score(real, d)
     if not area > 0.5:
-        raise UserError(f"{_wrong_way()}: a real sample ranks above a base sample in {area:.1%} of pairs")
+        raise UserError(f"{WRONG_WAY}: a real sample ranks above a base sample in {area:.1%} of pairs")
     return METHODS[method](d, real)
 
 
