@@ -45,7 +45,8 @@ def test_there_are_groups():
 @pytest.mark.parametrize(("group", "name"), GROUPS, ids=lambda v: v)
 def test_every_choice_of_every_group_composes(group, name):
     needed = {"folder": ["data.root=somewhere"], "npz": ["data.path=somewhere"]}.get(name, [])
-    cfg = compose([f"{group}={name}", "run_dir=/tmp/run", *needed])
+    config = "particles" if group == "particles" else "train"
+    cfg = compose([f"{group}={name}", *([] if config == "particles" else ["run_dir=/tmp/run"]), *needed], config)
     OmegaConf.resolve(cfg)
     found = list(targets(cfg))
     assert found
@@ -53,9 +54,9 @@ def test_every_choice_of_every_group_composes(group, name):
         check_signature(path, node)
 
 
-@pytest.mark.parametrize("config", ["sample", "evaluate"])
+@pytest.mark.parametrize("config", ["sample", "evaluate", "particles"])
 def test_the_other_commands_compose(config):
-    cfg = compose(["ckpt=somewhere"], config)
+    cfg = compose([] if config == "particles" else ["ckpt=somewhere"], config)
     OmegaConf.resolve(cfg)
     for path, node in targets(cfg):
         check_signature(path, node)

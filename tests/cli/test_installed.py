@@ -43,7 +43,7 @@ def test_all_commands_from_a_wheel(installed, smoke):
     assert refused.returncode == 1 and "Traceback" not in refused.stderr and refused.stderr.startswith("error: ")
 
 
-@pytest.mark.parametrize("script", ["train.py", "sample.py", "evaluate.py"])
+@pytest.mark.parametrize("script", ["train.py", "sample.py", "evaluate.py", "particles.py"])
 def test_the_root_scripts_are_five_lines(script, tmp_path):
     assert len((ROOT / script).read_text().splitlines()) <= 5
     shown = subprocess.run([sys.executable, ROOT / script, "--help"], cwd=tmp_path, capture_output=True, text=True)

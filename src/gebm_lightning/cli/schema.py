@@ -80,6 +80,28 @@ class EvaluateSchema:
     data: Any = field(default_factory=dict)
 
 
+@dataclass
+class ParticlesSchema:
+    """Top level of `particles`."""
+
+    num_steps: int = MISSING
+    num_particles: int = MISSING
+    source: Any = MISSING
+    target: Any = MISSING
+    benchmark: str | None = None
+    seed: int = MISSING
+    animation: str | None = None
+    frames: int = MISSING
+    fps: int = MISSING
+    out: str | None = None
+    device: str = "auto"
+    debug: bool = False
+    particles: Any = MISSING
+    data: Any = None
+    model: Any = None
+    features: Any = None
+
+
 def _job_hash(overrides: str) -> str:
     return hashlib.sha256(str(overrides).encode()).hexdigest()[:12]
 
@@ -94,6 +116,7 @@ def register() -> None:
     store.store("train_schema", TrainSchema)
     store.store("sample_schema", SampleSchema)
     store.store("evaluate_schema", EvaluateSchema)
+    store.store("particles_schema", ParticlesSchema)
     OmegaConf.register_new_resolver("job_hash", _job_hash, replace=True)
     OmegaConf.register_new_resolver("first", _first, replace=True)
 
