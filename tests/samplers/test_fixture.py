@@ -69,6 +69,9 @@ RUNS = {
     ("imh", 2.9): (lambda s: IMH(), None, 256, 1000, 2),
     ("mala", 1.0): (lambda s: MALA(0.03), 0.574, 128, 9000, 5),
     ("hmc", 1.0): (lambda s: HMC(0.1, 5), 0.651, 256, 2300, 2),
+    # Barriers are high here: long strides that are mostly refused mix best, and still take minutes.
+    ("mala", 2.9): (lambda s: MALA(0.03), 0.3, 128, 22_000, 10),
+    ("hmc", 2.9): (lambda s: HMC(0.1, 2), 0.35, 128, 26_000, 10),
     ("tempering", 2.9): (ladder, 0.574, 192, 1200, 1),
 }
 

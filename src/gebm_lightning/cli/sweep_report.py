@@ -44,6 +44,8 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     differing = [
         k for k in differing if k == min((o for o in differing if columns[o] == columns[k]), key=lambda o: (len(o), o))
     ]
+    for root in [key for key in differing if key.endswith("._target_") and key.count(".") == 1]:
+        differing = _without_consequences(differing, root, columns)
     rows = []
     for job, config in configs.items():
         row: dict[str, Any] = {"job": job.name} | {key: config.get(key) for key in differing}
@@ -51,6 +53,23 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         summary = job / "summary.json"
         rows.append(row | (_scores(json.loads(summary.read_text())) if summary.is_file() else {}))
     return sorted(rows, key=lambda row: [str(row[key]) for key in differing])
+
+
+def _without_consequences(keys: list[str], root: str, columns: dict[str, tuple[str, ...]]) -> list[str]:
+    """The keys without those that only follow from another class in a group, such as the settings that it alone has."""
+
+    def follows(key: str, told: list[str]) -> bool:
+        groups: dict[tuple[str, ...], set[str]] = {}
+        for i, value in enumerate(columns[key]):
+            groups.setdefault(tuple(columns[k][i] for k in told), set()).add(value)
+        return all(len(values) == 1 for values in groups.values())
+
+    told = [root]
+    group = root.removesuffix("_target_")
+    for key in sorted((k for k in keys if k.startswith(group) and k != root), key=lambda k: (k.count("."), len(k))):
+        if not follows(key, told):
+            told.append(key)
+    return [k for k in keys if k in told or not follows(k, told)]
 
 
 def _flat(path: Path) -> dict[str, Any]:
@@ -75,6 +94,9 @@ def _scores(summary: dict[str, Any]) -> dict[str, float]:
         for split, scores in result["scores"].items():
             fid = next(value for key, value in scores.items() if key.startswith("fid_"))
             row[f"{split}/relative_fid/{method}"], row[f"{split}/fid/{method}"] = scores["relative_fid"], fid
+            for key in ("high_quality", "modes", "mode_js"):
+                if key in scores:
+                    row[f"{split}/{key}/{method}"] = scores[key]
         if "ess_share" in result:
             row[f"ess_share/{method}"] = result["ess_share"]
     for split, bounds in summary.get("bounds", {}).items():
@@ -98,14 +120,22 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def markdown(rows: list[dict[str, Any]], keys: list[str]) -> str:
-    """The rows as a table: what differs, relative FID, FID of the base, the equilibrium's ESS, the bounds."""
-    ends = ("/fid/base", "ess_share/equilibrium", "/kale", "/donsker_varadhan")
-    shown = [k for k in keys if "/" not in k] + [
-        k for k in keys if ("/relative_fid/" in k and not k.endswith("/base")) or k.endswith(ends)
-    ]
-    lines = ["| " + " | ".join(shown) + " |", "|" + "---|" * len(shown)]
+    """The rows as a table: what differs, relative FID, FID of the base, the equilibrium's ESS, the bounds.
+
+    Where the data's modes are known, their scores stand in the place of FID, and of the bounds.
+    """
+    shown = [k for k in keys if "/" not in k]
+    known = [k for k in keys if k.split("/")[1:2] in (["high_quality"], ["modes"], ["mode_js"])]
+    if known:
+        split = known[-1].split("/")[0]
+        shown += sorted((k for k in known if k.startswith(split)), key=lambda k: k.split("/")[1])
+        shown += [k for k in keys if k.endswith("ess_share/equilibrium")]
+    else:
+        ends = ("/fid/base", "ess_share/equilibrium", "/kale", "/donsker_varadhan")
+        shown += [k for k in keys if ("/relative_fid/" in k and not k.endswith("/base")) or k.endswith(ends)]
+    lines = ["| " + " | ".join(k.removesuffix("._target_") for k in shown) + " |", "|" + "---|" * len(shown)]
     for row in rows:
-        cells = [_text(row.get(k, ""), ".3f" if "/" in k else ".4g") for k in shown]
+        cells = [_text(_short(k, row.get(k)), ".3f" if "/" in k else ".4g") for k in shown]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -119,7 +149,7 @@ def _figure(path: Path, rows: list[dict[str, Any]], keys: list[str]) -> None:
     if not scored:
         return
     settings = [k for k in keys if "/" not in k and k not in ("job", "state")]
-    labels = [", ".join(_setting(k, row[k]) for k in settings) or row["job"] for row in scored]
+    labels = [", ".join(_setting(k, row[k]) for k in settings if row[k] is not None) or row["job"] for row in scored]
     split = "test" if any("test/relative_fid/equilibrium" in row for row in scored) else "train"
     figure = Figure(figsize=(8, 1.2 + 0.35 * len(scored)), layout="constrained")
     ax = figure.subplots()
@@ -135,13 +165,15 @@ def _figure(path: Path, rows: list[dict[str, Any]], keys: list[str]) -> None:
 
 
 def _setting(key: str, value: Any) -> str:
-    if key.endswith("._target_"):
-        key, value = key.removesuffix("._target_"), str(value).rsplit(".", 1)[-1]
-    return f"{key.rsplit('.', 1)[-1]}={_text(value, '.4g')}"
+    return f"{key.removesuffix('._target_').rsplit('.', 1)[-1]}={_text(_short(key, value), '.4g')}"
+
+
+def _short(key: str, value: Any) -> Any:
+    return str(value).rsplit(".", 1)[-1] if key.endswith("._target_") else value
 
 
 def _text(value: Any, form: str) -> str:
-    return format(value, form) if isinstance(value, float) else str(value)
+    return "" if value is None else format(value, form) if isinstance(value, float) else str(value)
 
 
 def _replace(path: Path, text: str) -> None:
