@@ -28,7 +28,7 @@ lint: .venv/.stamp  ## ruff and mypy
 	$(BIN)/mypy
 
 figures: .venv/.stamp  ## the gallery's pictures, into docs/images/gallery
-	$(BIN)/python -m gebm_lightning.figures docs/images/gallery
+	$(BIN)/python -m gebm_lightning.figures docs/images/gallery $(ARGS)
 
 OBJECTIVES := kale,donsker_varadhan,fgan_kl,fgan_reverse_kl,fgan_js,fgan_gan,fgan_jeffreys,fgan_pearson,fgan_neyman,fgan_squared_hellinger,fgan_total_variation,logistic,least_squares,hinge,wasserstein,mmd,scaled_mmd
 
