@@ -224,7 +224,7 @@ def test_two_thousand_points():
         ({"tolerance": 1e-300, "reg": 1e-3}, "gap"),
         ({"kernel": lambda a, b: -Gaussian(1.0)(a, b), "reg": 1e-2}, "positive-definite"),
     ],
-    ids=str,
+    ids=lambda v: v if isinstance(v, str) else "+".join(v),
 )
 def test_mistakes(change, words):
     given = {"x": points(30, 2, 1.0), "y": points(20, 2, seed=1), "kernel": Gaussian(1.0), "reg": 0.1} | change
