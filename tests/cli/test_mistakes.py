@@ -59,6 +59,7 @@ MISTAKES = [
     (["sampler.kernel.step_size=-1"], "step_size"),
     (["sampler.num_steps=-3"], "num_steps"),
     (["sampler.thin=0"], "thin"),
+    (["data=null"], "cannot be null"),
     (["sampler.beta=abc"], "beta"),
     (["sampler.beta=nan"], "beta"),
     (["sampler=kla", "sampler.kernel.friction=-1"], "friction"),

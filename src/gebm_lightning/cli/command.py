@@ -96,6 +96,8 @@ def expected_error(error: BaseException) -> str | None:
         return _one_line(error)
     if type(error).__name__ == "MisconfigurationException":
         return _one_line(error)
+    if isinstance(error, ValueError) and "Config group override must be" in str(error):
+        return "a group of configs, such as data or model, cannot be null: name one of them (--help lists the groups)"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"
     return None
