@@ -137,7 +137,7 @@ def test_ais_on_a_known_normalising_constant():
         gebm = TARGETS[target].gebm
         log_z, error = ais_log_z(gebm, 4000, [k / 30 for k in range(1, 31)], HMC(0.3, 3), BlockNoise(0))
         assert abs(log_z) < 4.5 * error < 0.15
-        wrong, error = ais_log_z(gebm, 4000, [1.0], ULA(1e-3), BlockNoise(0))
+        wrong, error = ais_log_z(gebm, 4000, [1.0], MALA(1e-3), BlockNoise(0))
         assert abs(wrong) < 5 * error or error > 0.1
     with pytest.raises(UserError, match="ascend"):
         ais_log_z(gebm, 10, [0.5, 0.2], HMC(0.3, 3), BlockNoise(0))
