@@ -49,6 +49,8 @@ def test_reflection_folds_back_and_tells_the_sign():
     z, signs = Uniform(1, 0.0, 1.0).reflect(torch.tensor([[0.3], [1.2], [-0.4], [2.1], [3.3]]).double())
     torch.testing.assert_close(z, torch.tensor([[0.3], [0.8], [0.4], [0.1], [0.7]]).double())
     assert signs.flatten().tolist() == [1, -1, -1, 1, -1]
+    far, _ = Uniform(1, 0.0, 1.0).reflect(torch.tensor([[10.9], [11.1], [-9.9], [-10.1]]).double())
+    assert far.isnan().flatten().tolist() == [False, True, False, True]
 
 
 ZUKO = ["NSF", "MAF", "RealNVP", "NICE"]

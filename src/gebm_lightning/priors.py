@@ -69,8 +69,8 @@ class Uniform(Prior):
 
     def reflect(self, z: Tensor) -> tuple[Tensor, Tensor]:
         width = self.high - self.low
-        # Farther than its width no step of a sensible size leads: folded back, it would look like a perfect sample.
-        z = torch.where((z < self.low - width) | (z > self.high + width), torch.nan, z)
+        # Ten widths away no step of a sensible size leads: folded back, it would look like a perfect sample.
+        z = torch.where((z < self.low - 10 * width) | (z > self.high + 10 * width), torch.nan, z)
         phase = (z - self.low) % (2 * width)
         back = phase > width
         return self.low + torch.where(back, 2 * width - phase, phase), torch.where(back, -1.0, 1.0).to(z)
