@@ -21,7 +21,8 @@ def test_short_run_and_equilibrium_beat_the_base(tmp_path: Path):
     )
     fit(cfg, tmp_path)
     rows = {row["method"]: row for row in json.loads((tmp_path / "summary.json").read_text())["rows"]}
-    for method in ("short run", "equilibrium"):
+    for method, bar in (("short run", 1), ("equilibrium", 0.9)):
         for split in ("train", "test"):
-            assert rows[method]["scores"][split]["relative_fid"] < 1
-    assert rows["equilibrium"]["ess_share"] > 0.8
+            assert rows[method]["scores"][split]["relative_fid"] < bar
+    # What the weak penalty costs: .73 to .77 in docs/equilibrium.md.
+    assert rows["equilibrium"]["ess_share"] > 0.6
