@@ -72,6 +72,7 @@ RUNS = {
     # Barriers are high here: long strides that are mostly refused mix best, and still take minutes.
     ("mala", 2.9): (lambda s: MALA(0.03), 0.3, 128, 22_000, 10),
     ("hmc", 2.9): (lambda s: HMC(0.1, 2), 0.35, 128, 26_000, 10),
+    ("tempering", 1.0): (ladder, 0.574, 192, 1200, 1),
     ("tempering", 2.9): (ladder, 0.574, 192, 1200, 1),
 }
 
