@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UserError, check_number
 from .command import pick_device, run_command
-from .sample import MANIFEST
+from .folder import check_folder, published
 
 ANIMATIONS = ("gif", "mp4")
 LINES = 10
@@ -84,8 +82,7 @@ def choose_folder(cfg: DictConfig) -> Path:
     out = Path(cfg.out) if cfg.out is not None else Path(f"runs/particles-{datetime.now():%Y%m%d-%H%M%S-%f}")
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out} is there already and is no folder: name another")
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise UserError(f"out={out} holds files that this program did not write: name another folder")
+    check_folder(out)
     return out
 
 
@@ -173,22 +170,6 @@ def progress(total: int) -> Iterator[Any]:
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("", total=total, loss=float("nan"))
         yield lambda step, particles, loss, norm: bar.update(task, completed=step, loss=loss)
-
-
-@contextmanager
-def published(folder: Path) -> Iterator[Path]:
-    """A folder to write in, whose files are moved to `folder` in the end, those of an earlier call replaced."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        temporary = Path(scratch)
-        yield temporary
-        folder.mkdir(exist_ok=True)
-        for old in json.loads((folder / MANIFEST).read_text()) if (folder / MANIFEST).is_file() else []:
-            (folder / Path(old).name).unlink(missing_ok=True)
-        files = sorted(new.name for new in temporary.iterdir())
-        (temporary / MANIFEST).write_text(json.dumps(files))
-        for name in [MANIFEST, *files]:
-            (temporary / name).replace(folder / name)
 
 
 def write(folder: Path, cfg: DictConfig, target: Any, told: Any, steps: list[int]) -> None:

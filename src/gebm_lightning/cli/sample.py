@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,7 @@ from omegaconf import DictConfig
 
 from ..errors import UserError, check_number
 from .command import pick_device, run_command
-
-MANIFEST = "files.json"
+from .folder import check_folder, published
 
 
 def main() -> None:
@@ -34,8 +31,7 @@ def _task(cfg: DictConfig) -> None:
     out = Path(cfg.out) if cfg.out is not None else folder / "samples"
     if (out.suffix == ".npz" and out.is_dir()) or (out.suffix != ".npz" and out.exists() and not out.is_dir()):
         raise UserError(f"out={out} is there already and is no {'file' if out.is_dir() else 'folder'}: name another")
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise UserError(f"out={out} holds files that this program did not write: name another folder")
+    check_folder(out)
     y = choose_labels(gebm, cfg.num_samples, cfg.labels, cfg.seed)
     if isinstance(sampler, Fitted) and getattr(sampler, "needs_data", True):
         from ..metrics.compare import HeldOut
@@ -111,16 +107,14 @@ def write_pngs(folder: Path, x: Any, y: Any = None, chains: Any = None) -> None:
 
     A figure of `chains` over time becomes `chains.png`.
 
-    What an earlier call left in the same folder, by its list `files.json`, is replaced, so that no two samplers mix.
+    What an earlier call left in the same folder, by its list, is replaced, so that no two samplers mix.
     """
     from torchvision.io import write_png
 
     from ..callbacks.images import save, side_by_side
     from ..data.batch import to_uint8
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        temporary = Path(scratch)
+    with published(folder) as temporary:
         if x.dim() == 4:
             for i, image in enumerate(to_uint8(x).cpu()):
                 write_png(image, str(temporary / f"{i:06d}.png"))
@@ -132,13 +126,6 @@ def write_pngs(folder: Path, x: Any, y: Any = None, chains: Any = None) -> None:
             save(side_by_side({"samples": x}, y), temporary / "points.png")
         if chains is not None:
             save(chains, temporary / "chains.png")
-        folder.mkdir(exist_ok=True)
-        for old in json.loads((folder / MANIFEST).read_text()) if (folder / MANIFEST).is_file() else []:
-            (folder / Path(old).name).unlink(missing_ok=True)
-        files = sorted(new.name for new in temporary.iterdir())
-        (temporary / MANIFEST).write_text(json.dumps(files))
-        for name in [MANIFEST, *files]:
-            (temporary / name).replace(folder / name)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ from ..divergences._kale import gram
 from ..divergences._kale_dual import SOLVERS, Dual, solve
 from ..divergences.kernels import Kernel
 from ..errors import check_number
-from ..noise import Generator
 from ..samplers.schedules import Schedule
-from .flow import Field, Flow, OnStep, check_flow, flow
+from .flow import Field, ParticleFlow, check_flow
 from .space import check_choice
 
 
 @dataclass(frozen=True)
-class KALEFlow:
+class KALEFlow(ParticleFlow):
     """Y ← Y − γ(1 + λ)∇h(Y + βU), U ~ N(0, I), h the witness of KALE(Y‖X): high on the particles Y, low on the target X.
 
     h = (1/λ)(mean_i k(·, Y_i) − Σ_j α_j k(·, X_j)), α the optimum of `divergences.kale`'s dual, found by Newton's method
@@ -55,40 +54,8 @@ class KALEFlow:
         check_number("particles.tolerance", self.tolerance, above=0)
         check_number("particles.max_steps", self.max_steps, low=1, integer=True)
 
-    def run(
-        self,
-        particles: Tensor,
-        target: Tensor,
-        num_steps: int,
-        generator: Generator | None = None,
-        *,
-        keep_every: int | None = None,
-        on_step: OnStep | None = None,
-    ) -> Flow:
-        """Move particles (n, d) towards the target (m, d) in `num_steps` steps.
-
-        Args:
-            generator: where the noise comes from; needed if there is some.
-            keep_every: keep every so-manieth state in the trace, the first included.
-            on_step: called with (iteration, particles, loss, gradient norm) before each step and after the last.
-
-        Raises:
-            UserError: samples that cannot be compared, a step size so large that the particles are lost, or a dual that is
-                not solved.
-        """
-        return flow(
-            lambda goal: KALEField(self, goal),
-            particles,
-            target,
-            num_steps,
-            generator,
-            self.step_size,
-            self.noise,
-            self.schedule,
-            self.noise_schedule,
-            keep_every,
-            on_step,
-        )
+    def _field(self, target: Tensor) -> KALEField:
+        return KALEField(self, target)
 
 
 class KALEField:

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from ..divergences.kernels import Kernel
-from ..noise import Generator
 from ..samplers.schedules import Schedule
-from .flow import Field, Flow, OnStep, check_flow, flow
+from .flow import Field, ParticleFlow, check_flow
 
 
 @dataclass(frozen=True)
-class MMDFlow:
+class MMDFlow(ParticleFlow):
     """Y ← Y − γ∇f(Y + βU), f = mean_i k(·, Y_i) − mean_j k(·, X_j), U ~ N(0, I).
 
     Particles Y move to the target X. The loss is ½MMD²(Y, X), biased; n times its gradient in Y_i is ∇f(Y_i). It is computed
@@ -37,39 +36,8 @@ class MMDFlow:
     def __post_init__(self) -> None:
         check_flow(self.step_size, self.noise)
 
-    def run(
-        self,
-        particles: Tensor,
-        target: Tensor,
-        num_steps: int,
-        generator: Generator | None = None,
-        *,
-        keep_every: int | None = None,
-        on_step: OnStep | None = None,
-    ) -> Flow:
-        """Move particles (n, d) towards the target (m, d) in `num_steps` steps.
-
-        Args:
-            generator: where the noise comes from; needed if there is some.
-            keep_every: keep every so-manieth state in the trace, the first included.
-            on_step: called with (iteration, particles, loss, gradient norm) before each step and after the last.
-
-        Raises:
-            UserError: samples that cannot be compared, or a step size so large that the particles are lost.
-        """
-        return flow(
-            lambda goal: MMDField(self.kernel, goal),
-            particles,
-            target,
-            num_steps,
-            generator,
-            self.step_size,
-            self.noise,
-            self.schedule,
-            self.noise_schedule,
-            keep_every,
-            on_step,
-        )
+    def _field(self, target: Tensor) -> MMDField:
+        return MMDField(self.kernel, target)
 
 
 class MMDField:
