@@ -28,8 +28,10 @@ def test_wandb_leaves_a_readable_offline_run(command, smoke, monkeypatch):
     status, out, err = command(train, *smoke, "logger=wandb", "logger.offline=true", "name=toy")
     assert status == 0, err
     (path,) = Path(out.strip().splitlines()[-1]).glob("wandb/offline-run-*/run-*.wandb")
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
+    wandb.teardown()  # wandb.finish may return before its service has written the file; the end of a process waits for it
     keys, project = set(), None
     for data in leveldb_log(path.read_bytes()):
         record = wandb_internal_pb2.Record()
