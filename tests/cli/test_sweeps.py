@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import signal
+from statistics import fmean, stdev
 
 import pytest
 import yaml
@@ -39,7 +40,11 @@ def test_a_sweep_is_done_once_and_what_is_broken_again(command, smoke, tmp_path)
         assert float(row["test/relative_fid/equilibrium"]) == summary["rows"][2]["scores"]["test"]["relative_fid"]
         assert float(row["val/kale"]) == summary["bounds"]["val"]["kale"]
     table = (folder / "sweep.md").read_text()
-    assert table.count("\n") == 6 and "test/relative_fid/short_run" in table and (folder / "sweep.png").is_file()
+    jobs, seeds = (part.strip().splitlines() for part in table.split("Mean ± standard deviation over seeds:"))
+    assert len(jobs) == 6 and "test/relative_fid/short_run" in jobs[0] and (folder / "sweep.png").is_file()
+    values = [float(r["test/fid/base"]) for r in rows if r["objective._target_"].endswith(".KALE")]
+    (line,) = [line for line in seeds if "| KALE | 2 |" in line]
+    assert len(seeds) == 4 and f"| {fmean(values):.3f} ± {stdev(values):.3f} |" in line
     assert command(train, *arguments, "debug=true")[0] == 0 and times(folder) == before
     # One was never finished, one lost its checkpoint, one its config.
     unfinished, damaged, bare = sorted(before)[:3]

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -106,17 +107,44 @@ def _scores(summary: dict[str, Any]) -> dict[str, float]:
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     """All three files, each all or nothing; the table is printed as well."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
+    keys = _keys(rows)
     text = io.StringIO()
     writer = csv.DictWriter(text, keys)
     writer.writeheader()
     writer.writerows(rows)
     _replace(folder / "sweep.csv", text.getvalue())
     table = markdown(rows, keys)
+    if averaged := over_seeds(rows, keys):
+        table += "\nMean ± standard deviation over seeds:\n\n" + markdown(averaged, _keys(averaged))
     _replace(folder / "sweep.md", table)
     _figure(folder / "sweep.png", rows, keys)
     print(table)
     print(folder)
+
+
+def _keys(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def over_seeds(rows: list[dict[str, Any]], keys: list[str]) -> list[dict[str, Any]]:
+    """One row for each setting whose jobs differ in their seed alone, of those that are scored; none if seeds do not differ."""
+    settings = [k for k in keys if "/" not in k and k not in ("job", "state", "seed")]
+    if "seed" not in keys:
+        return []
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if any("/" in key for key in row):
+            groups.setdefault(str([row.get(k) for k in settings]), []).append(row)
+    averaged = []
+    for group in groups.values():
+        row = {k: group[0].get(k) for k in settings} | {"seeds": len(group)}
+        for key in (k for k in keys if "/" in k):
+            values = [r[key] for r in group if key in r]
+            if values:
+                spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+                row[key] = f"{fmean(values):.3f}{spread}"
+        averaged.append(row)
+    return averaged
 
 
 def markdown(rows: list[dict[str, Any]], keys: list[str]) -> str:
