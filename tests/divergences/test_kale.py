@@ -206,6 +206,15 @@ def test_two_thousand_points():
     assert estimate.info["gap"] < 1e-9 and estimate.info["steps"] < 15
 
 
+@pytest.mark.parametrize("reg", [1e-4, 1e-6, 1e-8, 1e-10])
+def test_rounding_at_a_small_penalty_is_told_and_never_below_zero(reg):
+    x = points(200, 2)
+    same = kale(x, x.flip(0), Gaussian(1.0), reg)
+    assert 0 <= same.value <= 20 * same.info["rounding"] and same.info["squared_norm"] >= 0
+    square = Gaussian(1.0)(x, x).mean().item()
+    assert same.info["rounding"] == pytest.approx(2.2e-16 * square / reg, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

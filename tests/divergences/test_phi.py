@@ -109,6 +109,14 @@ def test_single_precision(key):
         assert phi.to_energy(CRITICS.float()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_large_and_vanishing_ratios_of_the_gan(dtype):
+    u = torch.tensor([0.0, 1e6, 1e8, 1e12, 1e16], dtype=dtype)
+    expected = torch.cat([u[:1], -u[1:].log() - 1])  # up to 1/2u
+    torch.testing.assert_close(PHI["gan"].phi(u), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(PHI["js"].phi(u), expected + (u + 1) * math.log(2), rtol=1e-6, atol=0)
+
+
 def test_pearson_below_its_support_and_its_floor():
     t = torch.tensor([-2.0, -3.0, -100.0], dtype=torch.float64)
     assert (PHI["pearson"].conjugate(t) == -1).all() and (gradient(PHI["pearson"].conjugate, t - 1) == 0).all()

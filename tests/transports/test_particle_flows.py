@@ -224,6 +224,19 @@ def test_the_first_iteration_of_the_three_rings(case):
     np.testing.assert_allclose(found, ours, rtol=2e-4)
 
 
+# Where the step is large beside λ the weights of one step are no start for the next, by hundreds of orders of magnitude.
+@pytest.mark.parametrize(("reg", "step_size"), [(1e-3, 1e-3), (1e-4, 1e-4), (1e-5, 1e-5), (1e-5, 1e-4)])
+def test_small_penalties_and_large_steps(reg, step_size):
+    y, x = three_rings()
+    if step_size > reg:
+        y = torch.randn(240, 2, generator=generator(), dtype=torch.float64)
+    flow = KALEFlow(RINGS, reg, step_size)
+    told = flow.run(y, x, 12)
+    before = flow.run(y, x, 11).particles
+    assert torch.isfinite(told.losses).all()
+    assert told.losses[-2].item() == pytest.approx(loss(flow, before, x).item(), rel=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ANCHORS)
 def test_the_three_rings_after_5000_steps(case):

@@ -48,7 +48,8 @@ def kale(
     Returns:
         value: () in x's dtype, differentiable in x and y, and in whatever the kernel depends on, once (envelope theorem).
         witness: (k, d) → (k,), in the dtype of its points.
-        info: `gap`, `steps`, `squared_norm` ‖h‖², and `alpha` (m,) in float64.
+        info: `gap`, `steps`, `squared_norm` ‖h‖², `alpha` (m,) in float64, and `rounding`, what the digits lost at a small λ may
+            make of the value, ‖μ_P‖²/λ times the machine's precision.
 
     Raises:
         UserError: samples that cannot be compared, numbers that are not finite, or a dual that is not solved.
@@ -69,7 +70,14 @@ def kale(
             first = None if start is None else _log_ratio(start, detached)
             point, steps = solve(detached, first, SOLVERS[method], tolerance, max_steps)
             norm = float(detached.squared_norm(point))
-        info = {"gap": float(point.gap), "steps": steps, "squared_norm": norm, "alpha": point.alpha}
+        rounding = float(torch.finfo(torch.float64).eps * detached.square / detached.reg)
+        info = {
+            "gap": float(point.gap),
+            "rounding": rounding,
+            "steps": steps,
+            "squared_norm": norm,
+            "alpha": point.alpha,
+        }
         value = at_fixed_weights(dual, point).to(x.dtype)
         return Estimate(value, witness(kernel, p.detach(), q.detach(), point.alpha, dual.reg), info)
 

@@ -36,7 +36,9 @@ class Dual(NamedTuple):
         h = (self.cross - image) / self.reg
         # 1 + Σ(α log Nα − α) as a sum of positive terms: at a large λ all of the value is in the digits that 1 would take.
         entropy = (torch.xlogy(ratio, ratio) - torch.special.expm1(u)).mean()
-        value = entropy + (alpha @ image - 2 * (alpha @ self.cross) + self.square) / (2 * self.reg)
+        # ‖Σ α_i k(y_i,·) − μ_P‖²/2λ is not negative, though its rounding, some 1e-16 ‖μ_P‖²/λ, may be.
+        distance = (alpha @ image - 2 * (alpha @ self.cross) + self.square).clamp(min=0)
+        value = entropy + distance / (2 * self.reg)
         # Nα(d − 1) + e^h, where d − 1 + e^−d must not cancel.
         d = u - h
         near = d.abs() < 1
@@ -44,8 +46,8 @@ class Dual(NamedTuple):
         return Point(u, alpha, h, value, terms.mean())
 
     def squared_norm(self, point: Point) -> Tensor:
-        """() ‖h‖² in the RKHS."""
-        return (self.square - point.alpha @ (self.cross + self.reg * point.h)) / self.reg**2
+        """() ‖h‖² in the RKHS; what rounding, some 1e-16 ‖μ_P‖²/λ², makes negative is 0."""
+        return ((self.square - point.alpha @ (self.cross + self.reg * point.h)) / self.reg**2).clamp(min=0)
 
 
 class Point(NamedTuple):
@@ -83,10 +85,8 @@ def newton(dual: Dual, point: Point, tolerance: float, max_steps: int) -> tuple[
 
     The direction solves (I + K diag(α)/λ) du = h − u by the Cholesky factor of I + A K A/λ, A = diag(√α), whose
     eigenvalues are in [1, 1 + tr K/λ] whatever the points, coinciding ones included. It is followed as α(1 + t·du) upwards
-    and α·exp(t·du) downwards: positive always, and weights that vanish do so at once.
-
-    Raises:
-        UserError: the matrix has no Cholesky factor, so k is no positive-definite kernel.
+    and α·exp(t·du) downwards: positive always, and weights that vanish do so at once. Where the factor fails, for k is no
+    positive-definite kernel or I is lost beside huge weights, it stays where it is.
     """
     for step in range(max_steps):
         if is_solved(dual, point, tolerance):
@@ -96,7 +96,7 @@ def newton(dual: Dual, point: Point, tolerance: float, max_steps: int) -> tuple[
         matrix.mul_(root[:, None]).diagonal().add_(1)
         factor, failed = torch.linalg.cholesky_ex(matrix)
         if failed:
-            raise UserError("KALE needs a positive-definite kernel: this one's matrix k(y_i, y_j) is not")
+            return point, step
         residual = point.log_ratio - point.h
         inner = torch.cholesky_solve((root * residual)[:, None], factor)[:, 0]
         direction = dual.gram @ (root * inner) / dual.reg - residual
@@ -161,7 +161,7 @@ def solve(dual: Dual, start: Tensor | None, solver: Solver, tolerance: float, ma
 
     Raises:
         UserError: (1 + λ)·gap is above the tolerance after `max_steps`, or where nothing changes any more; or the kernel has
-            values that are not finite.
+            values that are not finite, or is not positive definite.
     """
     check_finite(dual.cross)
     check_finite(dual.square)
@@ -179,8 +179,12 @@ def solve(dual: Dual, start: Tensor | None, solver: Solver, tolerance: float, ma
     point, steps = solver(dual, dual.at(log_ratio), tolerance, max_steps - used)
     used += steps
     if not is_solved(dual, point, tolerance):
+        eigenvalues = torch.linalg.eigvalsh(dual.gram)
+        if eigenvalues[0] < -1e-8 * eigenvalues[-1].abs():
+            raise UserError("KALE needs a positive-definite kernel: this one's matrix k(y_i, y_j) is not")
+        advice = f"raise max_steps={max_steps}, reg" if used >= max_steps else "rounding has been reached; raise reg"
         raise UserError(
             f"KALE's dual is not solved after {used} steps: (1 + reg) times the gap is {float((1 + dual.reg) * point.gap):.1e}, "
-            f"not {tolerance:.0e}; raise max_steps={max_steps}, reg={dual.reg:g} or the tolerance"
+            f"not {tolerance:.0e}; {advice}={dual.reg:g} or the tolerance"
         )
     return point, used

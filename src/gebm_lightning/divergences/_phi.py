@@ -65,6 +65,11 @@ def _xlogx(u: Tensor) -> Tensor:
     return torch.special.xlogy(u, u)
 
 
+def _gan(u: Tensor) -> Tensor:
+    """u log u − (u + 1) log(u + 1), which at a large u would be a difference of numbers that are nearly equal."""
+    return -torch.special.xlog1py(u, 1 / u) - u.log1p()
+
+
 def _log_lambert(a: Tensor) -> Tensor:
     """L = log W(e^a), the root of e^L + L = a.
 
@@ -168,7 +173,7 @@ PHI: dict[str, Phi] = {
         ),
         Phi(
             "js",
-            on_ratios=lambda u: _xlogx(u) - (u + 1) * ((1 + u) / 2).log(),
+            on_ratios=lambda u: _gan(u) + (u + 1) * math.log(2),
             derivative=lambda u: math.log(2) + u.log() - u.log1p(),
             on_domain=lambda t: -math.log(2) - (-torch.expm1(t - math.log(2))).log(),
             top=math.log(2),
@@ -178,7 +183,7 @@ PHI: dict[str, Phi] = {
         ),
         Phi(
             "gan",
-            on_ratios=lambda u: _xlogx(u) - (u + 1) * u.log1p(),
+            on_ratios=_gan,
             derivative=lambda u: u.log() - u.log1p(),
             on_domain=lambda t: -(-torch.expm1(t)).log(),
             top=0.0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,10 +43,17 @@ OnStep = Callable[[int, Tensor, float, float], None]
 """(iteration from 0, particles (n, d), loss, gradient norm)"""
 
 
-def check_flow(step_size: float, noise: float) -> None:
-    """Raise a UserError unless both are numbers a flow can have."""
-    check_number("particles.step_size", step_size, above=0)
-    check_number("particles.noise", noise, low=0)
+def check_flow(flow: Any) -> None:
+    """Raise a UserError unless a flow's kernel, step size, noise and schedules are such."""
+    check_number("particles.step_size", flow.step_size, above=0)
+    check_number("particles.noise", flow.noise, low=0)
+    if not callable(flow.kernel):
+        raise UserError(f"particles.kernel is a kernel, a _target_ with its settings, not {flow.kernel!r}")
+    for key in ("schedule", "noise_schedule"):
+        if getattr(flow, key) is not None and not callable(getattr(flow, key)):
+            raise UserError(
+                f"particles.{key} is a schedule, a _target_ with its settings, or null, not {getattr(flow, key)!r}"
+            )
 
 
 class ParticleFlow:

@@ -48,7 +48,7 @@ class KALEFlow(ParticleFlow):
     max_steps: int = 1000
 
     def __post_init__(self) -> None:
-        check_flow(self.step_size, self.noise)
+        check_flow(self)
         check_number("particles.reg", self.reg, above=0)
         check_choice("particles.method", self.method, SOLVERS)
         check_number("particles.tolerance", self.tolerance, above=0)
@@ -67,11 +67,15 @@ class KALEField:
         self.past: list[Tensor] = []
 
     def start(self, dual: Dual) -> Tensor | None:
-        """log(Nα) of the step before, or the line through those of the two steps before if it comes nearer."""
-        if len(self.past) < 2:
-            return self.past[-1] if self.past else None
-        here, ahead = self.past[1], 2 * self.past[1] - self.past[0]
-        return ahead if dual.at(ahead).gap < dual.at(here).gap else here
+        """log(Nα) of the step before, the line through those of the two steps before, or 0, by which is nearest the optimum."""
+        if not self.past:
+            return None
+        tried = [self.past[-1], torch.zeros_like(self.past[-1])]
+        if len(self.past) > 1:
+            tried.append(2 * self.past[1] - self.past[0])
+        gaps = torch.stack([dual.at(u).gap for u in tried]).nan_to_num(nan=torch.inf)
+        nearest = int(gaps.argmin())
+        return None if nearest == 1 else tried[nearest]
 
     def __call__(self, particles: Tensor) -> Field:
         kernel, reg, solver = self.settings.kernel, float(self.settings.reg), SOLVERS[self.settings.method]

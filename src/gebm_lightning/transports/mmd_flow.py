@@ -34,7 +34,7 @@ class MMDFlow(ParticleFlow):
     noise_schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
-        check_flow(self.step_size, self.noise)
+        check_flow(self)
 
     def _field(self, target: Tensor) -> MMDField:
         return MMDField(self.kernel, target)
