@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 
 
 class UserError(Exception):
@@ -23,6 +24,7 @@ def check_number(
     """Raise a UserError unless `value` is a finite number (a whole one if `integer`), at least `low` and above `above`."""
     kind = "a whole number" if integer else "a number"
     kind += f" of at least {low}" if low is not None else f" above {above}" if above is not None else ""
-    good = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # numbers.Real, for numpy's scalars are neither int nor, but for float64, float.
+    good = isinstance(value, Integral if integer else Real) and not isinstance(value, bool) and math.isfinite(value)
     if not good or (low is not None and value < low) or (above is not None and value <= above):  # type: ignore[operator]
         raise UserError(f"{key} must be {kind}, not {value!r}")

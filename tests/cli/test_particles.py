@@ -17,7 +17,7 @@ from gebm_lightning.cli import flow_figures, particles
 from gebm_lightning.config import instantiate
 
 SMOKE = ["num_steps=6", "num_particles=20", "target.num=30", "frames=3"]
-FILES = ["animation.gif", "config.yaml", "files.json", "final.png", "losses.csv", "particles.npz"]
+FILES = ["animation.gif", "config.yaml", "final.png", "gebm_files.json", "losses.csv", "particles.npz"]
 
 
 def losses(folder):
@@ -85,6 +85,16 @@ def test_a_folder_is_replaced_only_if_it_is_ours(command, tmp_path):
     (tmp_path / "there" / "losses.csv").write_text("mine")
     status, _, err = command(particles, *SMOKE, "out=there")
     assert status == 1 and "did not write" in err and (tmp_path / "there" / "losses.csv").read_text() == "mine"
+    # Somebody else's list is not ours, whatever its name; nor is a file that came since.
+    for manifest in ('["losses.csv"]', '{"n": 3}', "not json", '{"program": "other", "files": ["losses.csv"]}'):
+        (tmp_path / "there" / "gebm_files.json").write_text(manifest)
+        assert command(particles, *SMOKE, "out=there")[0] == 1
+        assert (tmp_path / "there" / "losses.csv").read_text() == "mine"
+    (tmp_path / "here" / "animation.gif").write_text("mine")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "here").iterdir()}
+    status, _, err = command(particles, *SMOKE, "out=here")
+    assert status == 1 and "animation.gif is not this program's" in err
+    assert {p.name: p.read_bytes() for p in (tmp_path / "here").iterdir()} == before
 
 
 def test_without_a_name_it_goes_to_runs_and_a_sweep_to_sweeps(command, tmp_path):
@@ -129,6 +139,16 @@ MISTAKES = [
     (["-m", "out=here"], "each job of a sweep has its own folder"),
     (["particles=mmd_flow", "particles.step_size=inf"], "step_size"),
     (["particles.max_steps=1"], "max_steps"),
+    (["particles.kernel=gaussian"], "particles.kernel is a kernel"),
+    (["particles.kernel=null"], "particles.kernel is a kernel"),
+    (["particles.schedule=0.5"], "particles.schedule is a schedule"),
+    (["source=null"], "source holds settings"),
+    (["target=null"], "target holds settings"),
+    (["target.path=one.npy"], "one array without a name"),
+    (["benchmark=three_rings", "num_particles=5"], "leave num_particles=5 out"),
+    (["benchmark=three_rings", "target.path=other.npz"], "leave target.path=other.npz out"),
+    (["particles=mmd_flow,kale_flow"], "several values make a sweep, which needs -m"),
+    (["out=other.npz/x"], "cannot be written"),
 ]
 
 
@@ -136,13 +156,21 @@ MISTAKES = [
 def test_a_mistake_gets_one_sentence_and_leaves_nothing(command, tmp_path, arguments, words):
     np.savez(tmp_path / "wrong.npz", x=np.zeros((3, 3)))
     np.savez(tmp_path / "other.npz", z=np.zeros((3, 2)))
-    given = [s for s in [*SMOKE, "animation=null"] if s.split("=")[0] not in {a.split("=")[0] for a in arguments}]
+    np.save(tmp_path / "one.npy", np.zeros((3, 2)))
+    fixed = any(a.startswith("benchmark=three") for a in arguments)
+    smoke = ["num_steps=6"] if fixed else SMOKE
+    given = [s for s in [*smoke, "animation=null"] if s.split("=")[0] not in {a.split("=")[0] for a in arguments}]
     # Hydra takes flags first.
     status, _, err = command(particles, *sorted([*given, *arguments]))
     assert status == 1 and words in err.strip().splitlines()[-1], err
     assert "Traceback" not in err and len(err.strip().splitlines()) == 1
     if "-m" not in arguments:
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["other.npz", "wrong.npz"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["one.npy", "other.npz", "wrong.npz"]
+
+
+def test_a_step_that_is_too_large_is_told(command):
+    with pytest.warns(UserWarning, match="above the .* it began with: lower particles.step_size"):
+        assert command(particles, *SMOKE, "animation=null", "particles.step_size=1e2")[0] == 0
 
 
 def test_a_film_that_cannot_be_made_is_refused_before_the_flow(command, monkeypatch):

@@ -45,7 +45,7 @@ def test_samplers_do_not_mix_in_a_folder_and_traces_are_kept(command, run, tmp_p
         "000000.png",
         "000001.png",
         "000002.png",
-        "files.json",
+        "gebm_files.json",
         "grid.png",
     ]
     (tmp_path / "here" / "000007.png").write_bytes(b"mine")

@@ -62,11 +62,14 @@ def run_command(
         sys.exit(1)
 
 
+GROUPS = "sampler|model|data|objective|features|particles"
+
+
 def _refuse_lists(arguments: list[str]) -> None:
     if "-m" in arguments or "--multirun" in arguments:
         return
     for argument in arguments:
-        if re.match(r"^(sampler|model|data|objective|features)=\[", argument):
+        if re.match(rf"^({GROUPS})=\[", argument):
             group = argument.split("=")[0]
             raise UserError(
                 f"{argument}: one {group} at a time, a list would merge their configs; for a sweep take -m {group}=a,b"
@@ -75,9 +78,9 @@ def _refuse_lists(arguments: list[str]) -> None:
             re.match(r"^[\w./]+=[^'\"\[{]*,", argument)
             and OverridesParser.create().parse_override(argument).is_sweep_override()
         ):
-            raise UserError(
-                f"{argument}: several values make a sweep, which needs -m; a list is written '{argument.split('=')[0]}=[a,b]'"
-            )
+            key = argument.split("=")[0]
+            hint = "" if re.fullmatch(GROUPS, key) else f"; a list is written '{key}=[a,b]'"
+            raise UserError(f"{argument}: several values make a sweep, which needs -m{hint}")
 
 
 def expected_error(error: BaseException) -> str | None:

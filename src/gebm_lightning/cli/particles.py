@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -52,6 +54,9 @@ def _task(cfg: DictConfig) -> None:
         if cfg.animation not in ANIMATIONS:
             raise UserError(f"animation must be one of {', '.join(ANIMATIONS)} or null, not {cfg.animation}")
         check_writer(cfg.animation)
+    for key in ("source", "target"):
+        if not OmegaConf.is_dict(cfg[key]):
+            raise UserError(f"{key} holds settings, such as {key}.path=FILE: it cannot be {cfg[key]}")
     folder = choose_folder(cfg)
     device = pick_device(cfg.device)
     if device.type == "mps":
@@ -62,6 +67,11 @@ def _task(cfg: DictConfig) -> None:
     noise = BlockNoise(cfg.seed, stream="flow")
     with progress(cfg.num_steps) as on_step:
         told = flow.run(start, target, cfg.num_steps, noise, keep_every=keep_every, on_step=on_step)
+    if told.losses[-1] > told.losses[0]:
+        warnings.warn(
+            f"the loss ended at {told.losses[-1]:.3g}, above the {told.losses[0]:.3g} it began with: lower particles.step_size",
+            stacklevel=1,
+        )
     steps = [*range(0, cfg.num_steps + 1, keep_every)]
     with published(folder) as temporary:
         write(temporary, cfg, target, told, steps)
@@ -92,12 +102,18 @@ def start_and_target(cfg: DictConfig) -> tuple[Any, Any]:
     Raises:
         UserError: there is no such file or benchmark, or the data are no points of the plane.
     """
+    from hydra.core.hydra_config import HydraConfig
+
     from ..noise import BlockNoise, randn
     from ..transports.rings import three_rings
 
     if cfg.benchmark is not None:
         if cfg.benchmark != "three_rings":
             raise UserError(f"benchmark must be three_rings or null, not {cfg.benchmark}")
+        given = HydraConfig.get().overrides.task
+        for override in given:
+            if re.match(r"[+~]*(num_particles|data|source|target)\b", override):
+                raise UserError(f"benchmark={cfg.benchmark} has its own particles and target: leave {override} out")
         return three_rings()
     target = points_of_data(cfg) if cfg.target.path is None else points_of_file("target.path", cfg.target.path)
     if cfg.source.path is not None:

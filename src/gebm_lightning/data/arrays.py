@@ -34,7 +34,10 @@ def load_npz(path: Path, advice: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"there is no file {path.absolute()}: {advice}")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        arrays = np.load(path, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise UserError(f"{path} holds one array without a name: an npz is needed, as np.savez writes it")
+        with arrays:
             return {key: arrays[key] for key in arrays.files}
     except (ValueError, OSError, zipfile.BadZipFile, EOFError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as an npz of arrays: {first_line(error)}") from error

@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         draw(given.out, given.names, given.seed, given.run)
     except UserError as error:
         sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"{given.out} cannot be written: {error.strerror or error}")
 
 
 def draw(out: Path, names: Sequence[str] = (), seed: int | None = None, run: Path | None = None) -> None:
