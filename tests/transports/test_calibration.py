@@ -99,6 +99,9 @@ def test_a_critic_of_the_wrong_sign_is_refused(method):
 def test_a_perfect_critic_has_no_slope():
     with pytest.raises(UserError, match="isotonic"):
         calibrate(torch.arange(10.0) + 100, torch.arange(10.0))
+    # Nor where the two only touch: the likelihood still grows for ever.
+    with pytest.raises(UserError, match="isotonic"):
+        calibrate(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 0.5, 1.0]))
     assert torch.isfinite(
         calibrate(torch.arange(10.0) + 100, torch.arange(10.0), "isotonic")(torch.arange(200.0))
     ).all()

@@ -46,7 +46,8 @@ class Calibration(BaseUpdateCallback):
         distributed.same_everywhere(energy)
         log(trainer, {"calibration/scale": float(energy.scale), "calibration/done": float(energy.calibrated)}, module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        # The one epoch's end, where the last checkpoint is written: on_train_end would come too late for it.
         if not pl_module.interrupted:
             self.on_base_update(trainer, pl_module)
 

@@ -55,7 +55,7 @@ class Checkpoint(BaseUpdateCallback):
         self._started = self._saved_at = time.monotonic()
         self._signal = 0
         self._over = False
-        self._judged, self._saved_step = 0, -1
+        self._judged, self._saved_state = 0, (-1, 1.0)
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -114,7 +114,9 @@ class Checkpoint(BaseUpdateCallback):
 
     def _save(self, trainer: pl.Trainer, module: GEBMModule) -> None:
         self._saved_at = time.monotonic()
-        if module.steps == self._saved_step:
+        # The scale of an energy may be found anew after the last update was saved.
+        state = (module.steps, float(getattr(module.gebm.energy, "scale", 1.0)))
+        if state == self._saved_state:
             return
         check_parameters(module)
         last = self._folder(trainer) / "last.ckpt"
@@ -122,7 +124,7 @@ class Checkpoint(BaseUpdateCallback):
         if rank() == 0:
             for logger in trainer.loggers:
                 logger.save()
-        self._saved_step = module.steps
+        self._saved_state = state
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         # Training is over, and what comes at its end may take long.

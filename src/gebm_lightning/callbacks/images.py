@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from ..data.batch import to_uint8, to_unit
-
-matplotlib.use("Agg", force=False)
 
 
 def side_by_side(samples: dict[str, Tensor], labels: Tensor | None = None, columns: int = 8) -> Figure:
@@ -100,7 +98,7 @@ def _bytes(x: Tensor) -> Tensor:
     return (to_unit(to_uint8(x)).cpu() + 1) / 2
 
 
-def _show(ax: matplotlib.axes.Axes, grid: Tensor) -> None:
+def _show(ax: Axes, grid: Tensor) -> None:
     ax.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
     ax.set_yticks([])
     ax.set_xticks([])

@@ -78,7 +78,8 @@ Calibration = LogisticCalibration | IsotonicCalibration
 def _logistic(d: np.ndarray, real: np.ndarray) -> Calibration:
     from sklearn.linear_model import LogisticRegression
 
-    if d[real].min() > d[~real].max():
+    # With a tie at the border the likelihood has no maximum either.
+    if d[real].min() >= d[~real].max():
         raise UserError(
             "the critic tells all held-out real samples from all base samples: no logistic calibration is finite; use more "
             "samples or method=isotonic"
