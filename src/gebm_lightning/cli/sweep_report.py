@@ -187,7 +187,7 @@ def _figure(path: Path, rows: list[dict[str, Any]], keys: list[str]) -> None:
     ax.axvline(1.0, color="grey", linewidth=0.8)
     ax.set_yticks(range(len(scored)), labels, fontsize=7)
     ax.invert_yaxis()
-    ax.set_xlabel(f"FID against {split} images, relative to the base's")
+    ax.set_xlabel(f"FID against {split} data, relative to the base's")
     ax.legend(fontsize=8)
     save(figure, path)
 
