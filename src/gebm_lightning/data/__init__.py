@@ -6,6 +6,19 @@ from .datamodule import ImageDataModule
 from .digits import Digits
 from .folder import CelebA, Folder
 from .lmdb import LSUN
+from .tables import Table
 from .toys import Toy
 
-__all__ = ["LSUN", "Batch", "CelebA", "Digits", "Folder", "ImageDataModule", "ImageNet32", "Npz", "Torchvision", "Toy"]
+__all__ = [
+    "LSUN",
+    "Batch",
+    "CelebA",
+    "Digits",
+    "Folder",
+    "ImageDataModule",
+    "ImageNet32",
+    "Npz",
+    "Table",
+    "Torchvision",
+    "Toy",
+]

@@ -17,7 +17,7 @@ from .batch import Batch, to_unit
 from .datasets import BatchDataset, Mirrored, StepSampler
 
 SPLITS = ("train", "val", "test")
-SETTINGS = {"size", "channels", "root", "path", "category", "download", "skip_corrupt"}
+SETTINGS = {"size", "channels", "root", "path", "category", "table", "download", "skip_corrupt"}
 
 
 class Source(Protocol):
