@@ -14,7 +14,8 @@ from gebm_lightning import UserError, build, compose, load
 from gebm_lightning.config import FOREIGN, _check_target, instantiate, load_config
 
 CONF = Path(gebm_lightning.conf.__file__).parent
-GROUPS = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml"))
+# Those with an underscore are parts of others.
+GROUPS = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml") if not p.stem.startswith("_"))
 
 
 def targets(node, path=""):

@@ -152,7 +152,7 @@ def build_parts(cfg: DictConfig, trusted: bool = True, trust: tuple[str, ...] = 
     import torch
 
     from .gebm import GEBM
-    from .networks import Clipped
+    from .networks import Clipped, FlowEnergy
     from .noise import stable_seed
 
     num_classes = cfg.model.num_classes
@@ -166,10 +166,12 @@ def build_parts(cfg: DictConfig, trusted: bool = True, trust: tuple[str, ...] = 
     objective = instantiate(cfg.objective, trusted, trust)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stable_seed(cfg.seed, "networks"))
-        base, critic = part(cfg.model.base), part(cfg.model.energy)
+        base, critic, prior = part(cfg.model.base), part(cfg.model.energy), part(cfg.model.prior)
+        if isinstance(critic, FlowEnergy):
+            critic.attach(base, prior)
         if cfg.model.energy_floor is not None:
             critic = Clipped(critic, cfg.model.energy_floor)
-        gebm = GEBM(base, objective.make_energy(critic), part(cfg.model.prior), num_classes=num_classes)
+        gebm = GEBM(base, objective.make_energy(critic), prior, num_classes=num_classes)
     return gebm, critic, objective
 
 

@@ -69,18 +69,32 @@ class GEBM(nn.Module):
         """n samples of the base alone, shape (n, *shape)."""
         return call_base(self.base, self.prior.sample(n, generator), y)
 
-    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """log q(x) − E(x) − c, shape (n,), where the base has a density q.
+    def base_log_prob(self, x: Tensor) -> Tensor:
+        """log q(x) of the base alone, shape (n,) from x (n, d), where it has a density.
+
+        An `Invertible` base gives log η(T(x)) + log |det ∂T/∂x|, another its own `log_prob`.
 
         Raises:
-            TypeError: the base has no `log_prob`, as no generator with a low-dimensional latent has one.
+            TypeError: the base has neither, as no generator with a low-dimensional latent has.
         """
-        base_log_prob = getattr(self.base, "log_prob", None)
-        if base_log_prob is None:
-            raise TypeError(
-                f"{type(self.base).__name__} has no density: log_prob needs a base with a log_prob of its own"
-            )
-        return base_log_prob(x) + self.log_weights(x, y)
+        inverse = getattr(self.base, "inverse", None)
+        if inverse is not None:
+            z, log_det = inverse(x)
+            return self.prior.log_prob(z) + log_det
+        log_prob = getattr(self.base, "log_prob", None)
+        if log_prob is not None:
+            return log_prob(x)
+        raise TypeError(
+            f"{type(self.base).__name__} has no density: log_prob needs a base with an inverse or a log_prob of its own"
+        )
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """log q(x) − E(x) − c, shape (n,), where the base has a density q; `metrics.log_likelihood` takes other estimates of log Z.
+
+        Raises:
+            TypeError: the base has no density.
+        """
+        return self.base_log_prob(x) + self.log_weights(x, y)
 
 
 class Potential:

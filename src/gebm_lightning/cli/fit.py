@@ -155,6 +155,13 @@ def _dry_run(module: GEBMModule, data: Any, callbacks: list[Any]) -> None:
         loader = data.train_dataloader()
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"the parts of the config do not fit together: {first_line(error)}") from error
+    if module.objective.needs_base_density:
+        try:
+            gebm.base_log_prob(x)
+        except TypeError as error:
+            raise UserError(
+                f"{type(module.objective).__name__} asks for log densities: {first_line(error)}; take model=flow_realnvp"
+            ) from error
     if tuple(x.shape[1:]) != data.shape:
         raise UserError(f"the base makes data of shape {tuple(x.shape[1:])}, but data.shape is {data.shape}")
     del loader

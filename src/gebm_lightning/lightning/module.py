@@ -72,6 +72,8 @@ class GEBMModule(pl.LightningModule):
         self.steps = self.base_updates = self.energy_since_base = 0
         self.logs: dict[str, Tensor] = {}
         self.ema = None
+        # Persistent chains and the like: part of the checkpoint, as the model is.
+        self.objective_state = objective.make_state(gebm, BlockNoise(seed, stream="train/state"))
         self.evaluated, self.evaluated_at = dict[str, float](), 0
 
     @property
@@ -135,9 +137,13 @@ class GEBMModule(pl.LightningModule):
         critic = self.critic if y is None else AtLabels(self.critic, y)
         with self.toggled_optimizer(optimizer):
             with torch.no_grad():
-                x_base = call_base(self.gebm.base, self.gebm.prior.sample(x_real.shape[0], noise), y).to(x_real)
-            e_real, e_base = (distributed.gather(full_precision(critic(x))) for x in (x_real, x_base))
-            loss, logs = self.objective.energy_loss(e_real, e_base, self.gebm.log_partition)
+                x_base = self.objective.negatives(self.gebm, x_real, noise, y, self.objective_state).to(x_real)
+            direct = self.objective.direct_loss(self.gebm, critic, x_real, noise)
+            if direct is None:
+                e_real, e_base = (distributed.gather(full_precision(critic(x))) for x in (x_real, x_base))
+                loss, logs = self.objective.energy_loss(e_real, e_base, self.gebm.log_partition)
+            else:
+                loss, logs = direct[0] / distributed.world_size(), direct[1]
             self.logs |= {"loss/energy": loss.detach(), **{f"train/{k}": v for k, v in logs.items()}}
             # Second derivatives and squared norms of gradients lose too much in half precision.
             with torch.autocast(self.device.type, enabled=False):
@@ -161,7 +167,11 @@ class GEBMModule(pl.LightningModule):
                     e_real = distributed.gather(full_precision(critic(x_real)))
             z = self.gebm.prior.sample(n, self._noise("base", n))
             e_base = distributed.gather(full_precision(critic(call_base(self.gebm.base, z, y))))
-            loss, logs = self.objective.base_loss(e_base, self.gebm.log_partition, e_real)
+            if self.objective.by_likelihood:
+                log_base = distributed.gather(full_precision(self.gebm.base_log_prob(x_real)))
+                loss, logs = self.objective.likelihood_loss(log_base, e_base)
+            else:
+                loss, logs = self.objective.base_loss(e_base, self.gebm.log_partition, e_real)
             self.logs |= {"loss/base": loss.detach(), **{f"train/{k}": v for k, v in logs.items()}}
             self._descend(loss, optimizer, self.gebm.base.parameters(), self.optim.base_clip_norm)
 

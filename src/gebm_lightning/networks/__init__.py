@@ -3,6 +3,7 @@
 from .clip import Clipped
 from .dcgan import DCGANBase, DCGANEnergy
 from .external import ExternalBase, ExternalEnergy
+from .flow import DiagonalGaussian, FlowBase, FlowEnergy, Identity, Invertible
 from .mlp import MLPBase, MLPEnergy
 from .resnet import ResNetBase, ResNetEnergy
 from .sngan import SNGANBase, SNGANEnergy
@@ -11,8 +12,13 @@ __all__ = [
     "Clipped",
     "DCGANBase",
     "DCGANEnergy",
+    "DiagonalGaussian",
     "ExternalBase",
     "ExternalEnergy",
+    "FlowBase",
+    "FlowEnergy",
+    "Identity",
+    "Invertible",
     "MLPBase",
     "MLPEnergy",
     "ResNetBase",

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..gebm import log_mean_exp
-from .base import Logs, Objective
+from .base import Logs
+from .energies import EnergyObjective
 
 
 @dataclass(frozen=True)
-class DonskerVaradhan(Objective):
+class DonskerVaradhan(EnergyObjective):
     """L(E) = −E_P[E] − log E_Q[exp(−E)], a lower bound of KL(P‖Q), tight at E = −log dP/dQ up to a constant.
 
-    The energy minimises −L, the base −ĉ = −log mean exp(−E(B(z))), whose gradient is Σ w_i ∇E(B(z_i)) with
-    w = softmax(−E): that of L at the given energy.
+    The energy minimises −L, the base −ĉ, or a likelihood, by `base_by`.
     """
 
     needs_global_batch: ClassVar[frozenset[str]] = frozenset({"energy", "base"})
@@ -25,12 +25,3 @@ class DonskerVaradhan(Objective):
         c_hat = log_mean_exp(-e_base)
         bound = -e_real.mean() - c_hat
         return -bound, {"donsker_varadhan": bound.detach(), "c_hat": c_hat.detach()}
-
-    def base_loss(self, e_base: Tensor, log_partition: Tensor, e_real: Tensor | None = None) -> tuple[Tensor, Logs]:
-        return -log_mean_exp(-e_base), {}
-
-    def to_energy(self, v: Tensor) -> Tensor:
-        return v
-
-    def make_energy(self, critic: nn.Module, reference: Tensor | None = None) -> nn.Module:
-        return critic

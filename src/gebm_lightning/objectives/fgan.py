@@ -10,7 +10,7 @@ from torch import Tensor
 from ..divergences import PHI, Phi
 from ..divergences._phi import PEARSON_FLOOR
 from ..errors import UserError
-from .base import Logs, Objective
+from .base import Logs, Objective, check_saturating
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class FGAN(Objective):
     saturating: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_saturating(self.saturating)
         if self.divergence not in PHI:
             raise UserError(f"objective.divergence must be one of {', '.join(PHI)}, not {self.divergence!r}")
 

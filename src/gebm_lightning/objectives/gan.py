@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from .base import Logs, Objective
+from .base import Logs, Objective, check_saturating
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,10 @@ class Logistic(Objective):
     """
 
     saturating: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_saturating(self.saturating)
 
     def energy_loss(self, e_real: Tensor, e_base: Tensor, log_partition: Tensor) -> tuple[Tensor, Logs]:
         loss = softplus(-e_real).mean() + softplus(e_base).mean()

@@ -45,6 +45,7 @@ class MMD(Objective):
     needs_global_batch: ClassVar[frozenset[str]] = frozenset({"energy", "base"})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("objective.num_reference", self.num_reference, low=1, integer=True)
         if self.scaled is not None:
             check_number("objective.scaled", self.scaled, low=0)
@@ -82,7 +83,9 @@ class MMD(Objective):
         energy = WitnessEnergy(critic, self)
         if reference is not None:
             with torch.no_grad():
-                energy.real_features = as_features(critic(reference)).detach()
+                features = as_features(critic(reference))
+                # As many as the buffer has, so that the state of one energy fits another.
+                energy.real_features = features[torch.arange(self.num_reference) % len(features)]
         return energy
 
 

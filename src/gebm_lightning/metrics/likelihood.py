@@ -1,0 +1,101 @@
+"""Log-likelihood of a GEBM whose base has a density: log q − E − log Z, with log Z learned, by Monte Carlo or by AIS."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError, check_number
+from ..gebm import GEBM, call_base, call_energy, log_mean_exp
+from ..noise import Generator
+from ..samplers import HMC, ais_log_z
+from ..samplers.gradients import sampling_mode
+from ..samplers.refiner import chunks
+
+METHODS = ("learned", "monte_carlo", "ais")
+
+
+class LogPartition(NamedTuple):
+    """An estimate of log Z = log E_Q[exp(−E)]."""
+
+    value: float
+    standard_error: float | None
+    """That of log Z by the delta method; None for the learned c, which has none."""
+    method: str
+
+
+class LogLikelihood(NamedTuple):
+    """Log densities of given samples."""
+
+    values: Tensor
+    """(n,) log q(x) − E(x) − log Z, in nats."""
+    mean: float
+    standard_error: float
+    """Over the samples alone; that of log Z is apart."""
+    log_partition: LogPartition
+
+
+def log_partition(
+    gebm: GEBM,
+    generator: Generator,
+    method: str = "monte_carlo",
+    num_samples: int = 50_000,
+    num_betas: int = 50,
+    kernel: Any = None,
+) -> LogPartition:
+    """log Z of an unconditional model.
+
+    Args:
+        gebm: the model.
+        generator: where all noise comes from.
+        method: "learned" for c, "monte_carlo" for log mean exp(−E) over base samples, "ais" for annealed importance sampling.
+        num_samples: base samples, or annealed chains.
+        num_betas: temperatures of AIS, evenly spaced.
+        kernel: exact, of AIS; None for `HMC(0.1, 5)`.
+
+    Raises:
+        UserError: another method, or an energy that is NaN or −inf at base samples.
+    """
+    if method not in METHODS:
+        raise UserError(f"log Z is estimated by one of {', '.join(METHODS)}, not {method}")
+    if method == "learned":
+        return LogPartition(gebm.log_partition.item(), None, method)
+    check_number("num_samples", num_samples, low=2, integer=True)
+    if method == "ais":
+        check_number("num_betas", num_betas, low=1, integer=True)
+        betas = [k / num_betas for k in range(1, num_betas + 1)]
+        return LogPartition(*ais_log_z(gebm, num_samples, betas, kernel or HMC(0.1, 5), generator), method)
+    energies = []
+    with sampling_mode(gebm), torch.no_grad():
+        for rows, noise in chunks(num_samples, generator, 4096):
+            z = gebm.prior.sample(rows.stop - rows.start, noise)
+            energies.append(call_energy(gebm.energy, call_base(gebm.base, z)).double())
+    log_weights = -torch.cat(energies)
+    log_z = log_mean_exp(log_weights)
+    if not torch.isfinite(log_z):
+        raise UserError("log Z by Monte Carlo is not finite: the energy is NaN or infinite at samples of the base")
+    relative = (log_weights - log_z).exp()
+    return LogPartition(log_z.item(), (relative.std() / math.sqrt(num_samples)).item(), method)
+
+
+def log_likelihood(gebm: GEBM, x: Tensor, log_z: LogPartition) -> LogLikelihood:
+    """Log densities of x (n, *shape), given log Z.
+
+    Raises:
+        UserError: the base has no density, or a sample's density is NaN.
+    """
+    with sampling_mode(gebm), torch.no_grad():
+        try:
+            parts = [
+                gebm.base_log_prob(part).double() - call_energy(gebm.energy, part).double() for part in x.split(4096)
+            ]
+        except TypeError as error:
+            raise UserError(f"there is no likelihood: {error}") from error
+    values = torch.cat(parts) - log_z.value
+    if values.isnan().any():
+        raise UserError(f"{int(values.isnan().sum())} of {len(x)} samples have a log density that is NaN")
+    spread = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return LogLikelihood(values, values.mean().item(), spread, log_z)
