@@ -18,9 +18,11 @@ from ..lightning.module import GEBMModule
 from ..metrics.compare import HeldOut, check_per_class, compare, real_scorers
 from ..metrics.curve import sampling_curve
 from ..metrics.features import extract
+from ..metrics.likelihood import has_density, negative_log_likelihoods
 from ..metrics.reference import MAX_REAL
 from ..metrics.report import describe, print_table, versions, write_json
 from ..metrics.scores import Scorer, check_settings
+from ..noise import BlockNoise
 from ..objectives.base import ScaledEnergy
 from ..samplers import SIR, Fitted, LatentSampler, Refiner
 from .cadence import BaseUpdateCallback, log, log_image
@@ -144,6 +146,7 @@ class Evaluation(BaseUpdateCallback):
                 self.features, self._scorers, data, self.num_samples, pl_module.seed, base, self.methods
             ),
             **calibration(gebm),
+            **likelihood(gebm, data, self.splits, pl_module.seed),
             "base_updates": pl_module.base_updates,
             "seconds": {
                 "training": training_seconds,
@@ -171,6 +174,13 @@ def calibration(gebm: GEBM) -> dict[str, Any]:
     if not isinstance(energy, ScaledEnergy):
         return {}
     return {"calibration": {"scale": float(energy.scale), "calibrated": bool(energy.calibrated)}}
+
+
+def likelihood(gebm: GEBM, data: Any, splits: Sequence[str], seed: int) -> dict[str, Any]:
+    """Negative log-likelihoods where the base has a density and the model no labels; nothing for others."""
+    if not has_density(gebm) or gebm.num_classes is not None:
+        return {}
+    return {"likelihood": negative_log_likelihoods(gebm, data, splits, BlockNoise(seed, stream="likelihood"))}
 
 
 def protocol(

@@ -100,6 +100,8 @@ def _scores(summary: dict[str, Any]) -> dict[str, float]:
                     row[f"{split}/{key}/{method}"] = scores[key]
         if "ess_share" in result:
             row[f"ess_share/{method}"] = result["ess_share"]
+    for split, told in summary.get("likelihood", {}).get("splits", {}).items():
+        row[f"{split}/nll"], row[f"{split}/base_nll"] = told["nll"], told["base_nll"]
     for split, bounds in summary.get("bounds", {}).items():
         row[f"{split}/kale"], row[f"{split}/donsker_varadhan"] = bounds["kale"], bounds["donsker_varadhan"]
     return row
@@ -159,7 +161,7 @@ def markdown(rows: list[dict[str, Any]], keys: list[str]) -> str:
         shown += sorted((k for k in known if k.startswith(split)), key=lambda k: k.split("/")[1])
         shown += [k for k in keys if k.endswith("ess_share/equilibrium")]
     else:
-        ends = ("/fid/base", "ess_share/equilibrium", "/kale", "/donsker_varadhan")
+        ends = ("/nll", "/base_nll", "/fid/base", "ess_share/equilibrium", "/kale", "/donsker_varadhan")
         shown += [k for k in keys if ("/relative_fid/" in k and not k.endswith("/base")) or k.endswith(ends)]
     lines = ["| " + " | ".join(k.removesuffix("._target_") for k in shown) + " |", "|" + "---|" * len(shown)]
     for row in rows:

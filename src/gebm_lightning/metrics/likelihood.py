@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -79,6 +80,34 @@ def log_partition(
         raise UserError("log Z by Monte Carlo is not finite: the energy is NaN or infinite at samples of the base")
     relative = (log_weights - log_z).exp()
     return LogPartition(log_z.item(), (relative.std() / math.sqrt(num_samples)).item(), method)
+
+
+def has_density(gebm: GEBM) -> bool:
+    """Whether the base has a density, so that the model has a log-likelihood."""
+    return hasattr(gebm.base, "inverse") or hasattr(gebm.base, "log_prob")
+
+
+def negative_log_likelihoods(
+    gebm: GEBM, data: Any, splits: Iterable[str], generator: Generator, num_samples: int = 50_000
+) -> dict[str, Any]:
+    """Mean −log p of splits of a data module in nats, of model and base, with log Z by Monte Carlo: for `summary.json`.
+
+    The data's own units are those in which it is served, whitened where it is.
+    """
+    z = log_partition(gebm, generator, num_samples=num_samples)
+    told: dict[str, Any] = {"log_partition": z._asdict(), "splits": {}}
+    for split in splits:
+        x = torch.cat([batch.x for batch in data.batches(split)]).to(gebm.log_partition)
+        model = log_likelihood(gebm, x, z)
+        with sampling_mode(gebm), torch.no_grad():
+            base = torch.cat([gebm.base_log_prob(part).double() for part in x.split(4096)])
+        told["splits"][split] = {
+            "nll": -model.mean,
+            "standard_error": model.standard_error,
+            "base_nll": -base.mean().item(),
+            "num": len(x),
+        }
+    return told
 
 
 def log_likelihood(gebm: GEBM, x: Tensor, log_z: LogPartition) -> LogLikelihood:
