@@ -34,6 +34,20 @@ CASES = {
         "+objective.penalties.l2={_target_:gebm_lightning.objectives.L2Penalty,weight:0.1}",
     ],
     "weight clipping": ["objective=wasserstein", "objective.penalties.gradient=null", "optim.energy_weight_clip=0.05"],
+    "persistent chains": [
+        "objective=contrastive_divergence",
+        "objective.start=replay",
+        "objective.replay_size=100",
+        "objective.base_by=kale",
+    ],
+    "score matching, the base by likelihood": [
+        "data=ring",
+        "model=flow_realnvp",
+        "model.latent_dim=2",
+        "objective=score_matching",
+        "objective.base_by=likelihood",
+    ],
+    "nce": ["data=ring", "model=flow_gaussian", "model.latent_dim=2", "objective=nce"],
 } | {name: [f"objective={name}"] for name in OBJECTIVES}
 
 

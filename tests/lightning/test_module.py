@@ -177,9 +177,17 @@ def state(module):
     return {k: v.clone() for k, v in module.state_dict().items()}
 
 
-@pytest.mark.parametrize("batch", [None, 2])
-def test_a_resumed_run_is_the_unbroken_one(tmp_path, batch):
-    overrides = ["trainer.max_base_updates=6"]
+PERSISTENT = [
+    "objective=contrastive_divergence",
+    "objective.start=replay",
+    "objective.base_by=kale",
+    "objective.replay_size=40",
+]
+
+
+@pytest.mark.parametrize(("batch", "objective"), [(None, []), (2, []), (2, PERSISTENT)])
+def test_a_resumed_run_is_the_unbroken_one(tmp_path, batch, objective):
+    overrides = ["trainer.max_base_updates=6", *objective]
 
     class StopInside(pl.Callback):
         """Ends the run between two base updates, after `batch` energy updates."""

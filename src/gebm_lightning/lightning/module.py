@@ -143,8 +143,11 @@ class GEBMModule(pl.LightningModule):
                 e_real, e_base = (distributed.gather(full_precision(critic(x))) for x in (x_real, x_base))
                 loss, logs = self.objective.energy_loss(e_real, e_base, self.gebm.log_partition)
             else:
-                loss, logs = direct[0] / distributed.world_size(), direct[1]
-            self.logs |= {"loss/energy": loss.detach(), **{f"train/{k}": v for k, v in logs.items()}}
+                # A mean over this process's samples: its share of the global batch's.
+                loss = direct[0] / distributed.world_size()
+                logs = {k: distributed.all_sum(v / distributed.world_size()) for k, v in direct[1].items()}
+            total = loss.detach() if direct is None else distributed.all_sum(loss.detach())
+            self.logs |= {"loss/energy": total, **{f"train/{k}": v for k, v in logs.items()}}
             # Second derivatives and squared norms of gradients lose too much in half precision.
             with torch.autocast(self.device.type, enabled=False):
                 if (factor := self.objective.scale(critic, x_real)) is not None:
