@@ -57,6 +57,13 @@ def test_a_flow_inverts_and_its_density_integrates_to_one(kind):
     assert gebm.base_log_prob(points).exp().sum().item() * area == pytest.approx(1, abs=2e-3)
 
 
+@pytest.mark.parametrize("kind", ["realnvp", "maf", "nsf"])
+def test_a_flow_begins_at_the_identity(kind):
+    z = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(FLOWS[kind]()(z), z, atol=1e-5, rtol=0)
+    assert (FlowBase(zuko.flows.RealNVP(2), zero_init=False)(z) - z).abs().max() > 0.01
+
+
 def test_another_prior_gives_another_density():
     gebm = GEBM(base_of("gaussian"), Tilt(), Uniform(2, -1, 1).double()).double()
     x = gebm.base(torch.tensor([[0.5, -0.5], [1.5, 0.0]], dtype=torch.float64))

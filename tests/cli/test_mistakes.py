@@ -51,6 +51,7 @@ MISTAKES = [
     (["objective=contrastive_divergence"], "take objective.start=base or replay"),
     (["objective=score_matching"], "has no density"),
     (["objective=maximum_likelihood"], "has no density"),
+    (["data=ring", "model=identity"], "Identity has no parameters to train: take train_mode=energy"),
     (["model.prior.dim=5"], "do not fit together"),
     (["data.num_workers=-1"], "num_workers"),
     (["data=ring", "features=digits"], "features=digits"),

@@ -155,6 +155,8 @@ def _dry_run(module: GEBMModule, data: Any, callbacks: list[Any]) -> None:
         loader = data.train_dataloader()
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"the parts of the config do not fit together: {first_line(error)}") from error
+    if module.train_mode != "energy" and not any(True for _ in gebm.base.parameters()):
+        raise UserError(f"{type(gebm.base).__name__} has no parameters to train: take train_mode=energy")
     if module.objective.needs_base_density:
         try:
             gebm.base_log_prob(x)

@@ -44,6 +44,9 @@ def _task(cfg: DictConfig) -> None:
         write_npz(out, samples, y)
     else:
         write_pngs(out, samples.x, y, chain_strip(gebm, samples, y))
+    told = [f"{key} {value:.4g}" for key, value in samples.info.items() if isinstance(value, int | float)]
+    if told:
+        print(", ".join(told))
     print(out)
 
 

@@ -60,7 +60,10 @@ class Optim:
             UserError: an optimiser or scheduler refuses its settings.
         """
         c = {"params": [log_partition], "lr": self.log_partition_lr, "weight_decay": 0.0}
-        optimizers = [_make("energy", self.energy, [{"params": list(energy)}, c]), _make("base", self.base, list(base))]
+        optimizers = [
+            _make("energy", self.energy, [{"params": list(energy)}, c]),
+            _make("base", self.base, [{"params": list(base)}]),
+        ]
         schedulers = []
         for player, optimizer in zip(("energy", "base"), optimizers, strict=True):
             make = getattr(self, f"{player}_scheduler")

@@ -59,12 +59,14 @@ class FlowBase(Invertible):
 
     Args:
         flow: such as `zuko.flows.RealNVP(11, transforms=5, hidden_features=[100])`.
+        zero_init: begin at the identity, with the last layers of its networks at zero: a flow that begins elsewhere has outliers at
+            which an energy, and with it exp(−E), is beyond all bounds.
 
     Raises:
         UserError: it is no such flow, or has no good inverse.
     """
 
-    def __init__(self, flow: nn.Module) -> None:
+    def __init__(self, flow: nn.Module, zero_init: bool = True) -> None:
         super().__init__()
         try:
             law: Any = flow()
@@ -78,6 +80,13 @@ class FlowBase(Invertible):
         if not off.quantile(0.9) < 1e-2:
             raise UserError("model.base.flow has no good inverse: take NSF, MAF, RealNVP or NICE")
         self.flow = flow
+        if zero_init:
+            hypers: list[Any] = [getattr(m, "hyper", None) for m in flow.modules()]
+            for hyper in (h for h in hypers if isinstance(h, nn.Module)):
+                # zuko's linear layers are not all torch's.
+                layers = [m for m in hyper.modules() if isinstance(getattr(m, "weight", None), nn.Parameter)]
+                for p in layers[-1].parameters():
+                    nn.init.zeros_(p)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.flow().transform.inv(z)
