@@ -15,11 +15,12 @@ from .. import distributed
 from .._version import __version__
 from ..data.batch import Batch
 from ..errors import UserError
-from ..gebm import GEBM, call_base, estimate_log_partition, full_precision
+from ..gebm import GEBM, estimate_log_partition
 from ..noise import BlockNoise
 from ..objectives import Objective
 from ..objectives.penalties import AtLabels
 from . import generators
+from .losses import base_loss, energy_loss
 from .optim import Optim, step_schedulers
 
 FORMAT_VERSION = 1
@@ -138,44 +139,18 @@ class GEBMModule(pl.LightningModule):
         with self.toggled_optimizer(optimizer):
             with torch.no_grad():
                 x_base = self.objective.negatives(self.gebm, x_real, noise, y, self.objective_state).to(x_real)
-            direct = self.objective.direct_loss(self.gebm, critic, x_real, noise)
-            if direct is None:
-                e_real, e_base = (distributed.gather(full_precision(critic(x))) for x in (x_real, x_base))
-                loss, logs = self.objective.energy_loss(e_real, e_base, self.gebm.log_partition)
-            else:
-                # A mean over this process's samples: its share of the global batch's.
-                loss = direct[0] / distributed.world_size()
-                logs = {k: distributed.all_sum(v / distributed.world_size()) for k, v in direct[1].items()}
-            total = loss.detach() if direct is None else distributed.all_sum(loss.detach())
-            self.logs |= {"loss/energy": total, **{f"train/{k}": v for k, v in logs.items()}}
-            # Second derivatives and squared norms of gradients lose too much in half precision.
-            with torch.autocast(self.device.type, enabled=False):
-                if (factor := self.objective.scale(critic, x_real)) is not None:
-                    loss = loss * factor
-                for name, penalty in self.objective.penalties.items():
-                    if penalty is None:
-                        continue
-                    value = penalty(critic, x_real, x_base, noise) / distributed.world_size()
-                    self.logs[f"penalty/{name}"] = distributed.all_sum(value.detach())
-                    loss = loss + value
+            loss, logs = energy_loss(self.objective, self.gebm, critic, x_real, x_base, noise)
+            self.logs |= logs
             self._descend(loss, optimizer, self.critic.parameters(), self.optim.energy_clip_norm)
             self.optim.clip_weights(self.critic.parameters())
 
     def _base_update(self, x_real: Tensor, y: Tensor | None, optimizer: LightningOptimizer) -> None:
-        n, e_real = x_real.shape[0], None
+        n = x_real.shape[0]
         critic = self.critic if y is None else AtLabels(self.critic, y)
         with self.toggled_optimizer(optimizer):
-            if self.objective.needs_real:
-                with torch.no_grad():
-                    e_real = distributed.gather(full_precision(critic(x_real)))
             z = self.gebm.prior.sample(n, self._noise("base", n))
-            e_base = distributed.gather(full_precision(critic(call_base(self.gebm.base, z, y))))
-            if self.objective.by_likelihood:
-                log_base = distributed.gather(full_precision(self.gebm.base_log_prob(x_real)))
-                loss, logs = self.objective.likelihood_loss(log_base, e_base)
-            else:
-                loss, logs = self.objective.base_loss(e_base, self.gebm.log_partition, e_real)
-            self.logs |= {"loss/base": loss.detach(), **{f"train/{k}": v for k, v in logs.items()}}
+            loss, logs = base_loss(self.objective, self.gebm, critic, x_real, z, y)
+            self.logs |= logs
             self._descend(loss, optimizer, self.gebm.base.parameters(), self.optim.base_clip_norm)
 
     def _descend(
