@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 import signal
 from statistics import fmean, stdev
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 from gebm_lightning.callbacks.checkpoint import TIME_LIMIT
 from gebm_lightning.cli import train
 from gebm_lightning.cli.requeue import requeue
+from gebm_lightning.cli.sweep_report import over_seeds
 
 SMALL = ["callbacks.evaluation.splits=[test]", "callbacks.evaluation.curve_steps=[]", "callbacks.sampling=null"]
 
@@ -59,6 +61,15 @@ def test_a_sweep_is_done_once_and_what_is_broken_again(command, smoke, tmp_path)
     assert {job for job in after if after[job] != before[job]} == {unfinished, damaged, bare} and steps
     assert {p.name for p in folder.glob("*.broken-*")} == {f"{damaged}.broken-1", f"{bare}.broken-1"}
     assert read(folder) == rows and str(folder) in out
+
+
+def test_means_over_seeds():
+    values = [(1, 2.0), (1, 4.0), (2, math.inf), (2, 1.0)]
+    rows = [{"job": str(i), "lr": lr, "seed": i, "test/nll": nll} for i, (lr, nll) in enumerate(values)]
+    first, second = over_seeds([*rows, {"job": "unscored", "lr": 1, "seed": 9}], ["job", "lr", "seed", "test/nll"])
+    assert first == {"lr": 1, "seeds": 2, "test/nll": "3.000 ± 1.414"}
+    assert second == {"lr": 2, "seeds": 2, "test/nll": "inf"}
+    assert over_seeds(rows, ["job", "lr", "test/nll"]) == []
 
 
 def test_a_changed_config_is_not_taken_for_the_old_one(command, smoke, tmp_path):

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -143,7 +144,7 @@ def over_seeds(rows: list[dict[str, Any]], keys: list[str]) -> list[dict[str, An
         for key in (k for k in keys if "/" in k):
             values = [r[key] for r in group if key in r]
             if values:
-                spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+                spread = f" ± {stdev(values):.3f}" if len(values) > 1 and all(map(isfinite, values)) else ""
                 row[key] = f"{fmean(values):.3f}{spread}"
         averaged.append(row)
     return averaged
