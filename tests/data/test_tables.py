@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -47,6 +48,13 @@ def write_others(root):
     ]
     lines[5] = "16/12/2006;00:04:00;?;?;?;?;?;?;"
     (root / "household_power_consumption.txt").write_text("\n".join(lines))
+    sensors = generator.normal(size=(300, 8)).repeat(2, axis=1) + 0.01 * generator.normal(size=(300, 16))
+    values = np.concatenate([generator.uniform(size=(300, 3)), sensors], axis=1)
+    lines = ["Time (seconds), CO conc (ppm), Ethylene conc (ppm), sensor readings (16 channels)"]
+    (root / "ethylene_CO.txt").write_text("\n".join(lines + [" ".join(f"{v:.4f}" for v in row) for row in values]))
+    with h5py.File(root / "BSDS300.hdf5", "w") as file:
+        for part, n in (("train", 300), ("validation", 1200), ("test", 150)):
+            file[part] = generator.normal(size=(n, 63))
 
 
 @pytest.mark.parametrize("table", INSTALLED)
@@ -98,11 +106,44 @@ def test_statistics_are_of_the_train_part(tmp_path):
 
 def test_original_files(tmp_path):
     write_wine(tmp_path), write_wine(tmp_path, "white"), write_others(tmp_path)
-    for table in READERS:
+    for table in (*READERS, "bsds300"):
         source = Table(table, str(tmp_path))
         assert source.split("train").shape == (TABLE_COLUMNS[table],), table
     assert len(Table("miniboone", str(tmp_path)).rows()) == 299 and len(Table("power", str(tmp_path)).rows()) == 599
     assert len(Table("power", str(tmp_path), max_rows=100).rows()) == 100
+    source = Table("bsds300", str(tmp_path))
+    assert [len(source.split(part)) for part in PARTS] == [300, 1000, 150]
+    with h5py.File(tmp_path / "BSDS300.hdf5") as file:
+        wanted, train = file["test"][:], file["train"][:]
+    np.testing.assert_allclose(source.split("test").x.numpy(), (wanted - train.mean(0)) / train.std(0), atol=1e-5)
+
+
+def test_power_whose_missing_rows_were_filled(tmp_path):
+    """Minutes copied from the day before are left out; the rest is what the original file gives."""
+    generator = np.random.default_rng(0)
+    head = "Global_active_power,Global_reactive_power,Voltage,Global_intensity,Sub_metering_1,Sub_metering_2,Sub_metering_3"
+    values = generator.normal(size=(3000, 7)).round(3)
+    times = [(1 + i // 1440, i // 60 % 24, i % 60) for i in range(3000)]
+    missing = range(1500, 1600)
+    original = [f"Date;Time;{head.replace(',', ';')}"]
+    filled = [f"date_time,{head}"]
+    for i, (day, hour, minute) in enumerate(times):
+        row = values[i - 1440 if i in missing else i]
+        filled.append(f"2006-12-{day:02d} {hour:02d}:{minute:02d}:00," + ",".join(map(str, row)))
+        cells = ["?"] * 7 if i in missing else [str(v) for v in row]
+        original.append(f"{day}/12/2006;{hour:02d}:{minute:02d}:00;" + ";".join(cells))
+    for name, lines in (("household_power_consumption.txt", original), ("power.csv", filled)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("\n".join(lines))
+    a, b = (Table("power", str(tmp_path / name)).rows() for name in ("household_power_consumption.txt", "power.csv"))
+    assert len(a) == 2900
+    np.testing.assert_array_equal(a, b)
+
+
+def test_gas_keeps_the_last_of_columns_that_go_together(tmp_path):
+    write_others(tmp_path)
+    values = np.loadtxt(tmp_path / "ethylene_CO.txt", skiprows=1)[:, 3:]
+    np.testing.assert_array_equal(Table("gas", str(tmp_path)).rows(), values[:, 1::2])
 
 
 @pytest.mark.skipif("GEBM_REAL_DATA" not in os.environ, reason="GEBM_REAL_DATA names no folder of real data")
@@ -134,6 +175,9 @@ def test_bad_tables(tmp_path):
     path.write_text("\n".join(line.rsplit(";", 1)[0] for line in good))
     with pytest.raises(UserError, match="has 11 columns"):
         Table("redwine", str(tmp_path)).split("train")
+    (tmp_path / "BSDS300.hdf5").write_bytes(b"nothing of the kind")
+    with pytest.raises(UserError, match=r"BSDS300\.hdf5 is no HDF5 file"):
+        Table("bsds300", str(tmp_path)).split("train")
     path.write_bytes(b"\xff\xfe\x00;")
     with pytest.raises(UserError, match="cannot be read as text"):
         Table("redwine", str(tmp_path)).split("train")

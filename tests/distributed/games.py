@@ -29,7 +29,9 @@ def play(overrides: list[str], devices: int, out: str, dtype: str = "64-true") -
 
     cfg = compose([*BASE, *overrides])
     torch.manual_seed(0)
-    module = GEBMModule(*build_parts(cfg), instantiate(cfg.optim), instantiate(cfg.energy_schedule), "both", cfg.seed)
+    module = GEBMModule(
+        *build_parts(cfg), instantiate(cfg.optim), instantiate(cfg.energy_schedule), "both", cfg.seed, cfg.base_samples
+    )
     losses = Losses()
     trainer = make_trainer(
         cfg.trainer.max_base_updates,

@@ -47,6 +47,14 @@ CASES = {
         "objective=score_matching",
         "objective.base_by=likelihood",
     ],
+    "several base samples, labels": ["objective=kale", "model.num_classes=10", "base_samples=3"],
+    "several chains": [
+        "objective=contrastive_divergence",
+        "objective.start=replay",
+        "objective.replay_size=200",
+        "objective.base_by=kale",
+        "base_samples=2",
+    ],
     "nce": ["data=ring", "model=flow_gaussian", "model.latent_dim=2", "objective=nce"],
 } | {name: [f"objective={name}"] for name in OBJECTIVES}
 

@@ -145,6 +145,43 @@ def test_one_update_is_the_plain_loop():
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
 
 
+def test_several_base_samples_for_each_real_one():
+    """Both losses see them, each label as often as in the batch; a penalty sees one of them for each real sample."""
+    module, data = make(["model.num_classes=10", "energy_schedule.num=1"])
+    module.base_samples = 3
+    seen = []
+
+    class Watched(type(module.objective)):
+        def energy_loss(self, e_real, e_base, log_partition):
+            seen.append(("energy", len(e_real), len(e_base)))
+            return super().energy_loss(e_real, e_base, log_partition)
+
+        def base_loss(self, e_base, log_partition, e_real=None):
+            seen.append(("base", len(e_base)))
+            return super().base_loss(e_base, log_partition, e_real)
+
+        def negatives(self, gebm, x_real, generator, y, state):
+            seen.append(("labels", y.tolist()))
+            return super().negatives(gebm, x_real, generator, y, state)
+
+    def penalty(critic, x_real, x_base, generator):
+        seen.append(("penalty", len(x_real), len(x_base)))
+        return critic(x_base).sum() * 0
+
+    module.objective = Watched(penalties={"spy": penalty})
+    fit(module, data, 1)
+    (_, labels), *rest = seen
+    assert rest == [("energy", 16, 48), ("penalty", 16, 16), ("base", 48)]
+    y = next(iter(make()[1].train_dataloader())).y
+    assert labels == [int(label) for label in y for _ in range(3)]
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5])
+def test_a_number_of_base_samples_that_is_none(number):
+    with pytest.raises(UserError, match="base_samples"):
+        GEBMModule(None, None, None, None, None, base_samples=number)
+
+
 def test_schedulers_of_both_players_step_once_each_base_update():
     module, data = make()
     trainer = fit(module, data, 3)

@@ -10,10 +10,12 @@ from .monitor import Monitor
 from .progress import Progress
 from .reduce_lr import ReduceLROnKID
 from .sampling import LatentSampling
+from .validation import BestOnValidation
 
 __all__ = [
     "EMA",
     "BaseUpdateCallback",
+    "BestOnValidation",
     "Calibration",
     "Checkpoint",
     "Evaluation",

@@ -82,7 +82,8 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     data = instantiate(cfg.data, trusted, trust)
     callbacks = [instantiate(node, trusted, trust) for node in cfg.callbacks.values() if node is not None]
     optim, schedule = instantiate(cfg.optim, trusted, trust), instantiate(cfg.energy_schedule, trusted, trust)
-    module = GEBMModule(gebm, critic, objective, optim, schedule, cfg.train_mode, cfg.seed)
+    copies = cfg.get("base_samples", 1)
+    module = GEBMModule(gebm, critic, objective, optim, schedule, cfg.train_mode, cfg.seed, copies)
     checkpoint = None
     if resumed:
         checkpoint = find_checkpoint(run_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,9 @@ class TrainSchema:
 
     name: str = MISSING
     seed: int = MISSING
-    train_mode: str = MISSING
+    # Not in train.yaml, which would rule over an objective that is for one player.
+    train_mode: str = "both"
+    base_samples: int = MISSING
     init: str | None = None
     resume: str | None = None
     run_dir: str | None = None
@@ -122,6 +125,8 @@ TABLE_COLUMNS = {
     "hepmass": 21,
     "miniboone": 43,
     "power": 6,
+    "gas": 8,
+    "bsds300": 63,
 }
 
 
@@ -139,6 +144,8 @@ def register() -> None:
     store.store("particles_schema", ParticlesSchema)
     OmegaConf.register_new_resolver("job_hash", _job_hash, replace=True)
     OmegaConf.register_new_resolver("first", _first, replace=True)
+    OmegaConf.register_new_resolver("prod", lambda numbers: math.prod(numbers), replace=True)
+    OmegaConf.register_new_resolver("joint_dim", lambda latent, shape: int(latent) + math.prod(shape), replace=True)
     OmegaConf.register_new_resolver("table_columns", _table_columns, replace=True)
 
 

@@ -14,7 +14,7 @@ from sklearn import datasets as sklearn_datasets
 from ..errors import UserError, check_number
 from ..noise import stable_seed
 from .datasets import ArrayDataset
-from .uci import READERS
+from .uci import READERS, bsds300
 
 INSTALLED: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "wine": sklearn_datasets.load_wine,
@@ -45,8 +45,8 @@ class Table:
     its column's commonest step, one fixed draw for all runs. Mean and scale come from the train part alone.
 
     Args:
-        table: "redwine", "whitewine", "parkinsons", "hepmass", "miniboone", "power" from their original files
-            in `root`; "wine", "breast_cancer", "diabetes", "iris", which come with scikit-learn.
+        table: "redwine", "whitewine", "parkinsons", "hepmass", "miniboone", "power", "gas", "bsds300" (which has parts of its
+            own) from their original files in `root`; "wine", "breast_cancer", "diabetes", "iris", which come with scikit-learn.
         root: folder of the files.
         whitening: "standard" for zero mean and unit variance of every column, "pca" for an identity covariance, "none".
         dequantise: add the noise.
@@ -64,8 +64,10 @@ class Table:
     _read: dict[str, ArrayDataset] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.table not in INSTALLED and self.table not in READERS:
-            raise UserError(f"data.source.table is one of {', '.join([*INSTALLED, *READERS])}, not {self.table}")
+        if self.table not in (*INSTALLED, *READERS, "bsds300"):
+            raise UserError(
+                f"data.source.table is one of {', '.join([*INSTALLED, *READERS])}, bsds300, not {self.table}"
+            )
         if self.whitening not in WHITENING:
             raise UserError(f"data.source.whitening is one of {', '.join(WHITENING)}, not {self.whitening}")
         if self.max_rows is not None:
@@ -82,15 +84,30 @@ class Table:
         return self._read[name]
 
     def rows(self) -> np.ndarray:
-        """The table as it is in its files, (n, d) in float64."""
-        if self.table in INSTALLED:
-            rows = INSTALLED[self.table](return_X_y=True)[0]
-        elif self.root is None:
+        """The table as it is in its files, all parts of it, (n, d) in float64."""
+        parts = self._own_parts()
+        return self._rows() if parts is None else np.concatenate(list(parts.values()))
+
+    def _own_parts(self) -> dict[str, np.ndarray] | None:
+        if self.table != "bsds300":
+            return None
+        parts = {part: np.asarray(rows, dtype=np.float64) for part, rows in bsds300(self._folder()).items()}
+        for part, rows in parts.items():
+            check(f"{self.table} ({part})", rows)
+        return {part: rows[: self.max_rows] for part, rows in parts.items()} | {"val": parts["val"][:1000]}
+
+    def _folder(self) -> Path:
+        if self.root is None:
             raise UserError(
                 f"data.source.table={self.table} is read from its original files: set data.root to their folder"
             )
+        return Path(self.root)
+
+    def _rows(self) -> np.ndarray:
+        if self.table in INSTALLED:
+            rows = INSTALLED[self.table](return_X_y=True)[0]
         else:
-            rows = READERS[self.table](Path(self.root))
+            rows = READERS[self.table](self._folder())
         rows = np.asarray(rows, dtype=np.float64)
         check(self.table, rows)
         if self.max_rows is not None and len(rows) > self.max_rows:
@@ -99,8 +116,14 @@ class Table:
         return rows
 
     def _prepare(self) -> None:
-        rows = self.rows()
-        parts = split_rows(rows, stable_seed("split", self.table))
+        own = self._own_parts()
+        if own is not None:
+            rows = np.concatenate(list(own.values()))
+            borders = np.cumsum([len(part) for part in own.values()])[:-1]
+            parts = dict(zip(own, np.split(np.arange(len(rows)), borders), strict=True))
+        else:
+            rows = self._rows()
+            parts = split_rows(rows, stable_seed("split", self.table))
         if self.dequantise:
             noise = np.random.default_rng(stable_seed("dequantise", self.table)).random(rows.shape) - 0.5
             rows = rows + noise * steps(rows[parts["train"]])

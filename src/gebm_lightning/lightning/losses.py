@@ -22,7 +22,8 @@ def energy_loss(
     """The energy player's loss with its penalties, a scalar, and what to log of it."""
     direct = objective.direct_loss(gebm, critic, x_real, noise)
     if direct is None:
-        e_real, e_base = (distributed.gather(full_precision(critic(x))) for x in (x_real, x_base))
+        x_seen = objective.perturb(x_real, noise)
+        e_real, e_base = (distributed.gather(full_precision(critic(x))) for x in (x_seen, x_base))
         loss, told = objective.energy_loss(e_real, e_base, gebm.log_partition)
         logs = {"loss/energy": loss.detach()}
     else:
@@ -38,14 +39,25 @@ def energy_loss(
         for name, penalty in objective.penalties.items():
             if penalty is None:
                 continue
-            value = penalty(critic, x_real, x_base, noise) / distributed.world_size()
+            # One base sample for each real one, whatever number there are.
+            value = penalty(critic, x_real, x_base[:: len(x_base) // len(x_real)], noise) / distributed.world_size()
             logs[f"penalty/{name}"] = distributed.all_sum(value.detach())
             loss = loss + value
     return loss, logs
 
 
-def base_loss(objective: Objective, gebm: GEBM, critic: Critic, x_real: Tensor, z: Tensor, y: Tensor | None) -> Losses:
-    """The base player's loss, a scalar, and what to log of it."""
+def base_loss(
+    objective: Objective, gebm: GEBM, critic: Critic, x_real: Tensor, y: Tensor | None, noise: BlockNoise, copies: int
+) -> Losses:
+    """The base player's loss with `copies` base samples for each real one, a scalar, and what to log of it."""
+    direct = objective.direct_base_loss(gebm, x_real, noise)
+    if direct is not None:
+        loss = direct[0] / distributed.world_size()
+        told = {k: distributed.all_sum(v / distributed.world_size()) for k, v in direct[1].items()}
+        return loss, {"loss/base": distributed.all_sum(loss.detach()), **{f"train/{k}": v for k, v in told.items()}}
+    z = gebm.prior.sample(copies * len(x_real), noise.shifted((copies - 1) * distributed.rank() * len(x_real)))
+    if y is not None:
+        y = y.repeat_interleave(copies)
     e_real = None
     if objective.needs_real:
         with torch.no_grad():

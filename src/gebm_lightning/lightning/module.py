@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import distributed
 from .._version import __version__
 from ..data.batch import Batch
-from ..errors import UserError
+from ..errors import UserError, check_number
 from ..gebm import GEBM, estimate_log_partition
 from ..noise import BlockNoise
 from ..objectives import Objective
@@ -38,6 +38,7 @@ class GEBMModule(pl.LightningModule):
         energy_schedule: base updates done -> energy updates before the next one.
         train_mode: "both", "energy" (the base stays as it is) or "base" (the energy stays).
         seed: all latents and penalty weights are functions of it and of the step.
+        base_samples: samples of the base, or chains, for each real one, in the losses of both.
 
     Attributes:
         base_updates: the one counter; with train_mode="energy" it counts energy updates.
@@ -60,6 +61,7 @@ class GEBMModule(pl.LightningModule):
         energy_schedule: Callable[[int], int],
         train_mode: str = "both",
         seed: int = 0,
+        base_samples: int = 1,
     ) -> None:
         super().__init__()
         if train_mode not in TRAIN_MODES:
@@ -69,7 +71,8 @@ class GEBMModule(pl.LightningModule):
         # In a list, so that a critic inside gebm.energy does not appear twice in the state.
         self._critic = [critic]
         self.objective, self.optim, self.energy_schedule = objective, optim, energy_schedule
-        self.train_mode, self.seed = train_mode, seed
+        check_number("base_samples", base_samples, low=1, integer=True)
+        self.train_mode, self.seed, self.base_samples = train_mode, seed, base_samples
         self.steps = self.base_updates = self.energy_since_base = 0
         self.logs: dict[str, Tensor] = {}
         self.ema = None
@@ -138,18 +141,25 @@ class GEBMModule(pl.LightningModule):
         critic = self.critic if y is None else AtLabels(self.critic, y)
         with self.toggled_optimizer(optimizer):
             with torch.no_grad():
-                x_base = self.objective.negatives(self.gebm, x_real, noise, y, self.objective_state).to(x_real)
+                x_base = self._negatives(x_real, y, noise).to(x_real)
             loss, logs = energy_loss(self.objective, self.gebm, critic, x_real, x_base, noise)
             self.logs |= logs
             self._descend(loss, optimizer, self.critic.parameters(), self.optim.energy_clip_norm)
             self.optim.clip_weights(self.critic.parameters())
 
+    def _negatives(self, x_real: Tensor, y: Tensor | None, noise: BlockNoise) -> Tensor:
+        if self.base_samples > 1:
+            x_real = x_real.repeat_interleave(self.base_samples, 0)
+            y = None if y is None else y.repeat_interleave(self.base_samples)
+            noise = self._noise("negatives", len(x_real))
+        return self.objective.negatives(self.gebm, x_real, noise, y, self.objective_state)
+
     def _base_update(self, x_real: Tensor, y: Tensor | None, optimizer: LightningOptimizer) -> None:
         n = x_real.shape[0]
         critic = self.critic if y is None else AtLabels(self.critic, y)
         with self.toggled_optimizer(optimizer):
-            z = self.gebm.prior.sample(n, self._noise("base", n))
-            loss, logs = base_loss(self.objective, self.gebm, critic, x_real, z, y)
+            noise = self._noise("base", n)
+            loss, logs = base_loss(self.objective, self.gebm, critic, x_real, y, noise, self.base_samples)
             self.logs |= logs
             self._descend(loss, optimizer, self.gebm.base.parameters(), self.optim.base_clip_norm)
 

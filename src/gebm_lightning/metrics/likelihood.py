@@ -16,7 +16,7 @@ from ..samplers import HMC, ais_log_z
 from ..samplers.gradients import sampling_mode
 from ..samplers.refiner import chunks
 
-METHODS = ("learned", "monte_carlo", "ais")
+METHODS = ("learned", "monte_carlo", "ais", "exact")
 
 
 class LogPartition(NamedTuple):
@@ -24,7 +24,7 @@ class LogPartition(NamedTuple):
 
     value: float
     standard_error: float | None
-    """That of log Z by the delta method; None for the learned c, which has none."""
+    """That of log Z by the delta method; None for the learned c, which has none; 0 where log Z is known."""
     method: str
 
 
@@ -52,18 +52,25 @@ def log_partition(
     Args:
         gebm: the model.
         generator: where all noise comes from.
-        method: "learned" for c, "monte_carlo" for log mean exp(−E) over base samples, "ais" for annealed importance sampling.
+        method: "learned" for c, "monte_carlo" for log mean exp(−E) over base samples, "ais" for annealed importance sampling,
+            "exact" where the model is normalised by construction, as with a `FlowEnergy`: log Z = 0.
         num_samples: base samples, or annealed chains.
         num_betas: temperatures of AIS, evenly spaced.
         kernel: exact, of AIS; None for `HMC(0.1, 5)`.
 
     Raises:
-        UserError: another method, or an energy that is NaN or −inf at base samples.
+        UserError: another method, "exact" where log Z is not known, or an energy that is NaN or −inf at base samples.
     """
     if method not in METHODS:
         raise UserError(f"log Z is estimated by one of {', '.join(METHODS)}, not {method}")
     if method == "learned":
         return LogPartition(gebm.log_partition.item(), None, method)
+    if method == "exact":
+        if not known_log_partition(gebm):
+            raise UserError(
+                f"log Z of {type(gebm.energy).__name__} is not known exactly: take another of {', '.join(METHODS)}"
+            )
+        return LogPartition(0.0, 0.0, method)
     check_number("num_samples", num_samples, low=2, integer=True)
     if method == "ais":
         check_number("num_betas", num_betas, low=1, integer=True)
@@ -87,14 +94,31 @@ def has_density(gebm: GEBM) -> bool:
     return hasattr(gebm.base, "inverse") or hasattr(gebm.base, "log_prob")
 
 
+def known_log_partition(gebm: GEBM) -> bool:
+    """Whether log Z is 0 by construction: the energy is a flow's against this very base, or flat."""
+    normalised = getattr(gebm.energy, "normalised", None)
+    return normalised is not None and normalised(gebm.base)
+
+
+def usual_log_partition(gebm: GEBM, generator: Generator, num_samples: int) -> LogPartition:
+    """log Z exactly where it is known, else by Monte Carlo."""
+    return log_partition(gebm, generator, "exact" if known_log_partition(gebm) else "monte_carlo", num_samples)
+
+
+def mean_nll(gebm: GEBM, data: Any, split: str, generator: Generator, num_samples: int) -> float:
+    """Mean −log p of a split of a data module, in nats."""
+    x = torch.cat([batch.x for batch in data.batches(split)]).to(gebm.log_partition)
+    return -log_likelihood(gebm, x, usual_log_partition(gebm, generator, num_samples)).mean
+
+
 def negative_log_likelihoods(
     gebm: GEBM, data: Any, splits: Iterable[str], generator: Generator, num_samples: int = 50_000
 ) -> dict[str, Any]:
-    """Mean −log p of splits of a data module in nats, of model and base, with log Z by Monte Carlo: for `summary.json`.
+    """Mean −log p of splits of a data module in nats, of model and base: for `summary.json`. log Z is exact or by Monte Carlo.
 
     The data's own units are those in which it is served, whitened where it is.
     """
-    z = log_partition(gebm, generator, num_samples=num_samples)
+    z = usual_log_partition(gebm, generator, num_samples)
     told: dict[str, Any] = {"log_partition": z._asdict(), "splits": {}}
     for split in splits:
         x = torch.cat([batch.x for batch in data.batches(split)]).to(gebm.log_partition)

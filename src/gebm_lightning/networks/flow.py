@@ -115,6 +115,10 @@ class FlowEnergy(nn.Module):
         """Take the base and prior of the model, once both are built."""
         self._of[:] = [base, prior]
 
+    def normalised(self, base: nn.Module) -> bool:
+        """Whether this base is the g of E = −log f + log g, so that the model's density is f and log Z = 0."""
+        return bool(self._of) and self._of[0] is base
+
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         if not self._of:
             raise RuntimeError("a FlowEnergy belongs to a model: attach(base, prior) was not called")

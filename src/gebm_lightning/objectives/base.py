@@ -82,10 +82,18 @@ class Objective:
         """(n, *shape) samples that the energy is trained against; the base's own unless an objective says otherwise."""
         return call_base(gebm.base, gebm.prior.sample(len(x_real), generator), y)
 
+    def perturb(self, x_real: Tensor, generator: Generator) -> Tensor:
+        """Real samples as `energy_loss` sees them, (n, *shape): as they are unless an objective adds noise."""
+        return x_real
+
     def direct_loss(
         self, gebm: GEBM, critic: Callable[[Tensor], Tensor], x_real: Tensor, generator: Generator
     ) -> tuple[Tensor, Logs] | None:
         """The energy player's loss, a mean over this process's batch, where critic outputs alone do not make it; else None."""
+        return None
+
+    def direct_base_loss(self, gebm: GEBM, x_real: Tensor, generator: Generator) -> tuple[Tensor, Logs] | None:
+        """The base player's loss, a mean over this process's batch, where critic outputs do not make it; else None."""
         return None
 
     def scale(self, critic: Callable[[Tensor], Tensor], x_real: Tensor) -> Tensor | None:

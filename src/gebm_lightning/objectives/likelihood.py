@@ -9,13 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ..gebm import log_mean_exp
+from ..gebm import GEBM, full_precision, log_mean_exp
+from ..noise import Generator
 from .base import Logs
 from .energies import EnergyObjective
 
 
 class Flat(nn.Module):
     """E = 0: the model is its base."""
+
+    def normalised(self, base: nn.Module) -> bool:
+        """log Z = 0 over any base."""
+        return True
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return 0.0 * x.flatten(1).sum(1)
@@ -30,6 +35,10 @@ class MaximumLikelihood(EnergyObjective):
     def energy_loss(self, e_real: Tensor, e_base: Tensor, log_partition: Tensor) -> tuple[Tensor, Logs]:
         # The energy is flat, the critic is not part of the model.
         return 0.0 * (e_real.sum() + e_base.sum() + log_partition), {}
+
+    def direct_base_loss(self, gebm: GEBM, x_real: Tensor, generator: Generator) -> tuple[Tensor, Logs]:
+        loss = -full_precision(gebm.base_log_prob(x_real)).mean()
+        return loss, {"base_nll": loss.detach()}
 
     def make_energy(self, critic: nn.Module, reference: Tensor | None = None) -> nn.Module:
         return Flat()
