@@ -7,8 +7,10 @@ from .flow import DiagonalGaussian, FlowBase, FlowEnergy, Identity, Invertible
 from .mlp import MLPBase, MLPEnergy
 from .resnet import ResNetBase, ResNetEnergy
 from .sngan import SNGANBase, SNGANEnergy
+from .vae import VAE
 
 __all__ = [
+    "VAE",
     "Clipped",
     "DCGANBase",
     "DCGANEnergy",

@@ -8,11 +8,13 @@ from .gan import Hinge, LeastSquares, Logistic
 from .kale import KALE
 from .likelihood import NCE, MaximumLikelihood
 from .mmd import MMD, WitnessPenalty
-from .penalties import GradientPenalty, L2Penalty
+from .penalties import GradientPenalty, L2Penalty, SpectralPenalty
 from .score_matching import ScoreMatching
+from .vae import ELBO
 from .wasserstein import Wasserstein
 
 __all__ = [
+    "ELBO",
     "FGAN",
     "KALE",
     "MMD",
@@ -28,6 +30,7 @@ __all__ = [
     "Objective",
     "ScaledEnergy",
     "ScoreMatching",
+    "SpectralPenalty",
     "Wasserstein",
     "WitnessPenalty",
 ]

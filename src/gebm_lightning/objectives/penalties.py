@@ -15,14 +15,14 @@ AT = ("interpolates", "real", "base")
 
 
 class AtLabels(nn.Module):
-    """A conditional critic at fixed labels y (n,), as the function of x that penalties see."""
+    """A conditional critic at fixed labels y (n,), as the function of x that penalties see: (n, *shape), or k·n samples, each k of a label."""
 
     def __init__(self, critic: nn.Module, y: Tensor) -> None:
         super().__init__()
         self.critic, self.y = critic, y
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.critic(x, self.y)
+        return self.critic(x, self.y.repeat_interleave(len(x) // len(self.y)))
 
 
 @dataclass(frozen=True)
@@ -84,3 +84,41 @@ class L2Penalty:
         parameters = list(critic.parameters())
         total = torch.stack([p.square().sum() for p in parameters]).sum()
         return self.weight * total / sum(p.numel() for p in parameters)
+
+
+@dataclass(frozen=True)
+class SpectralPenalty:
+    """weight · Σ σ_max(W) over the critic's linear and convolutional layers, W of shape (out, in·k·k) (VAEBM, section 3.1).
+
+    σ_max = ‖Wᵀu‖ with u the first left singular vector, a constant: the gradient is uvᵀ, exact where σ_max is simple.
+    A spectrally normalised layer counts with its normalised weight.
+
+    Raises:
+        UserError: the critic has no such layer.
+    """
+
+    weight: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_number("the spectral penalty's weight", self.weight, low=0)
+
+    def __call__(self, critic: nn.Module, x_real: Tensor, x_base: Tensor, generator: Generator) -> Tensor:
+        layers = [m for m in critic.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+        if not layers:
+            raise UserError(
+                f"the spectral penalty is for linear and convolutional layers: {type(critic).__name__} has none"
+            )
+        return self.weight * torch.stack([_largest_singular_value(matrix_of(layer)) for layer in layers]).sum()
+
+
+def matrix_of(layer: nn.Module) -> Tensor:
+    """The weight of a linear or convolutional layer as a matrix (out, in·k·k)."""
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    return (weight.transpose(0, 1) if getattr(layer, "transposed", False) else weight).flatten(1)
+
+
+def _largest_singular_value(w: Tensor) -> Tensor:
+    w = w if w.shape[0] <= w.shape[1] else w.T
+    with torch.no_grad():
+        u = torch.linalg.eigh(w @ w.T)[1][:, -1]
+    return (u @ w).norm()
