@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..distributed import gather_rows, rank, world_size
 from ..errors import UserError, check_number
 from ..gebm import GEBM, call_base
-from ..noise import Generator, rand, shared
+from ..noise import Generator, rand, randn, shared
 from ..samplers import ULA
 from ..samplers.chain import sample_chain
 from .base import Logs
@@ -41,7 +41,11 @@ class Replay(nn.Module):
 
 @dataclass(frozen=True)
 class ContrastiveDivergence(EnergyObjective):
-    """E_P[E] − E_{x⁻}[E], x⁻ from `num_steps` steps of a kernel on U(z) = −log η(z) + E(B(z)) (Hinton, Neural Computation 2002).
+    """E_P[E] − E_{x⁻}[E], x⁻ from `num_steps` steps of a kernel on U_β(z) = −log η(z) + β·E(B(z)) (Hinton, Neural Computation 2002).
+
+    With the identity as base, a uniform prior on [−1, 1]^D, `ULA(σ²/2)` and β = 2s/σ² this is the image-space EBM of Du & Mordatch
+    (NeurIPS 2019) and Grathwohl et al. (ICLR 2020), with chains x ← x − s∇E(x) + σξ. The former clip x to the box, the latter
+    let it leave; here ULA reflects at the edge. The model is then ∝ exp(−βE): the `sampler` takes the same β.
 
     Args:
         kernel: any kernel of the samplers.
@@ -51,6 +55,8 @@ class ContrastiveDivergence(EnergyObjective):
         replay_size: persistent chains.
         restart: share of persistent chains that begin anew from the prior (Du & Mordatch, NeurIPS 2019: .05).
         regularisation: α of α(E_P[E²] + E_{x⁻}[E²]), which keeps energies near 0 (same paper); 0 for none.
+        beta: inverse temperature of the chains.
+        data_noise: standard deviation of the Gaussian noise on real samples (Grathwohl et al.: .03); 0 for none.
 
     Raises:
         UserError: a setting out of range; "data" with a base that is not invertible; a chain that diverges.
@@ -62,6 +68,8 @@ class ContrastiveDivergence(EnergyObjective):
     replay_size: int = 10_000
     restart: float = 0.05
     regularisation: float = 0.0
+    beta: float = 1.0
+    data_noise: float = 0.0
     base_by: str = field(default="own_likelihood", kw_only=True)
 
     learns_log_partition: ClassVar[bool] = False
@@ -74,6 +82,8 @@ class ContrastiveDivergence(EnergyObjective):
         check_number("objective.replay_size", self.replay_size, low=2, integer=True)
         check_number("objective.restart", self.restart, low=0)
         check_number("objective.regularisation", self.regularisation, low=0)
+        check_number("objective.beta", self.beta, low=0)
+        check_number("objective.data_noise", self.data_noise, low=0)
         if self.restart > 1:
             raise UserError(f"objective.restart is a share of the chains, at most 1, not {self.restart}")
 
@@ -102,7 +112,7 @@ class ContrastiveDivergence(EnergyObjective):
             renewed = rand((n, 1), generator, kept.device, kept.dtype) < self.restart
             z = torch.where(renewed, fresh, kept)
         try:
-            z = sample_chain(self.kernel, gebm.potential(y=y), z, self.num_steps, generator=generator).z
+            z = sample_chain(self.kernel, gebm.potential(self.beta, y), z, self.num_steps, generator=generator).z
         except UserError as error:
             raise UserError(
                 f"the chains of contrastive divergence failed: {str(error).replace('sampler.kernel', 'objective.kernel')}"
@@ -110,6 +120,11 @@ class ContrastiveDivergence(EnergyObjective):
         if places is not None:
             replay.z[places] = gather_rows(z)
         return call_base(gebm.base, z, y)
+
+    def perturb(self, x_real: Tensor, generator: Generator) -> Tensor:
+        if self.data_noise == 0:
+            return x_real
+        return x_real + self.data_noise * randn(tuple(x_real.shape), generator, x_real.device, x_real.dtype)
 
     def energy_loss(self, e_real: Tensor, e_base: Tensor, log_partition: Tensor) -> tuple[Tensor, Logs]:
         gap = e_real.mean() - e_base.mean()
