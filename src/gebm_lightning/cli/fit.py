@@ -90,6 +90,10 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         restore(gebm, read_checkpoint(checkpoint), ema=False)
     elif cfg.init is not None:
         restore(gebm, read_checkpoint(cfg.init), ema=cfg.train_mode == "energy")
+    elif cfg.train_mode == "energy" and any(p.requires_grad for p in gebm.base.parameters()):
+        warnings.warn(
+            "train_mode=energy leaves this base as it was made: init=RUN begins from a trained one", stacklevel=1
+        )
     _dry_run(module, data, callbacks)
     loggers = [instantiate(node, trusted, trust) for node in cfg.logger.values() if OmegaConf.is_config(node)]
     for logger in loggers:

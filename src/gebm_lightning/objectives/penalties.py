@@ -15,7 +15,7 @@ AT = ("interpolates", "real", "base")
 
 
 class AtLabels(nn.Module):
-    """A conditional critic at fixed labels y (n,), as the function of x that penalties see: (n, *shape), or k·n samples, each k of a label."""
+    """A conditional critic at fixed labels y (n,), as a function of x (k·n, *shape), k samples to a label."""
 
     def __init__(self, critic: nn.Module, y: Tensor) -> None:
         super().__init__()
