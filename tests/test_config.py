@@ -55,7 +55,7 @@ def test_every_choice_of_every_group_composes(group, name):
         check_signature(path, node)
 
 
-@pytest.mark.parametrize("config", ["sample", "evaluate", "particles"])
+@pytest.mark.parametrize("config", ["sample", "evaluate", "particles", "export"])
 def test_the_other_commands_compose(config):
     cfg = compose([] if config == "particles" else ["ckpt=somewhere"], config)
     OmegaConf.resolve(cfg)

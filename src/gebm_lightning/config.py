@@ -214,7 +214,7 @@ def _has_interpolation(plain: Any) -> bool:
 
 
 def load(run_dir: str | Path, ema: bool = True, trust: tuple[str, ...] = ()) -> GEBM:
-    """The trained model of a run's folder (or of one checkpoint file in it), in eval mode on the CPU.
+    """The trained model of a run's folder (or of one checkpoint file in it, or of an exported folder), in eval mode on the CPU.
 
     With `ema` the base is the averaged one where the run kept one. The energy was trained against the raw base, so log Z
     is then estimated again, on 4,096 samples of the averaged one; likewise for objectives that learn no c. `trust` names
@@ -223,8 +223,11 @@ def load(run_dir: str | Path, ema: bool = True, trust: tuple[str, ...] = ()) -> 
     Raises:
         UserError: no run, no checkpoint, or one of another model.
     """
+    from .export import is_exported, load_exported
     from .lightning.checkpoint import read_checkpoint, restore
 
+    if is_exported(run_dir):
+        return load_exported(run_dir, ema, trust)
     cfg = load_config(run_dir)
     gebm, _, objective = build_parts(cfg, trusted=False, trust=trust)
     averaged = restore(gebm, read_checkpoint(run_dir), ema)

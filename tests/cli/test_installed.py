@@ -39,11 +39,13 @@ def test_all_commands_from_a_wheel(installed, smoke):
     assert sampled.returncode == 0, sampled.stderr
     scored = call(installed, "evaluate", f"ckpt={run}", "compare=[base]", "num_samples=64")
     assert scored.returncode == 0, scored.stderr
+    exported = call(installed, "export", run)
+    assert exported.returncode == 0, exported.stderr
     refused = call(installed, "train", "model=unknown")
     assert refused.returncode == 1 and "Traceback" not in refused.stderr and refused.stderr.startswith("error: ")
 
 
-@pytest.mark.parametrize("script", ["train.py", "sample.py", "evaluate.py", "particles.py"])
+@pytest.mark.parametrize("script", ["train.py", "sample.py", "evaluate.py", "particles.py", "export.py"])
 def test_the_root_scripts_are_five_lines(script, tmp_path):
     assert len((ROOT / script).read_text().splitlines()) <= 5
     shown = subprocess.run([sys.executable, ROOT / script, "--help"], cwd=tmp_path, capture_output=True, text=True)

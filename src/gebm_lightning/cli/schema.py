@@ -105,6 +105,19 @@ class ParticlesSchema:
     features: Any = None
 
 
+@dataclass
+class ExportSchema:
+    """Top level of `export`."""
+
+    ckpt: str | None = None
+    out: str | None = None
+    ema: bool = True
+    program: bool = True
+    hub: str | None = None
+    debug: bool = False
+    trust: list[str] = field(default_factory=list)
+
+
 def _job_hash(overrides: str) -> str:
     return hashlib.sha256(str(overrides).encode()).hexdigest()[:12]
 
@@ -142,6 +155,7 @@ def register() -> None:
     store.store("sample_schema", SampleSchema)
     store.store("evaluate_schema", EvaluateSchema)
     store.store("particles_schema", ParticlesSchema)
+    store.store("export_schema", ExportSchema)
     OmegaConf.register_new_resolver("job_hash", _job_hash, replace=True)
     OmegaConf.register_new_resolver("first", _first, replace=True)
     OmegaConf.register_new_resolver("prod", lambda numbers: math.prod(numbers), replace=True)

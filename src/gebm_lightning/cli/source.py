@@ -61,12 +61,17 @@ def open_source(cfg: DictConfig, device: Any) -> Source:
 
 
 def _of_run(cfg: DictConfig, device: Any) -> Source:
+    from ..export import WEIGHTS, is_exported, read_weights
     from ..lightning.checkpoint import find_checkpoint, read_checkpoint
 
     folder = Path(cfg.ckpt)
     folder = folder.parent.parent if folder.suffix == ".ckpt" else folder
     run = load_config(cfg.ckpt)
     gebm = load(cfg.ckpt, cfg.ema, tuple(cfg.trust)).to(device)
+    if is_exported(folder):
+        told = read_weights(folder / WEIGHTS)[1]
+        provenance = {"checkpoint": str(folder / WEIGHTS), "base_updates": int(told["base_updates"])}
+        return Source(gebm, run, folder, told["base"], provenance)
     checkpoint = find_checkpoint(cfg.ckpt)
     state = read_checkpoint(checkpoint)
     averaged = cfg.ema and any(k.startswith("ema.") for k in state["state_dict"])

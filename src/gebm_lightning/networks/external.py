@@ -45,7 +45,7 @@ class External(nn.Module):
     def call(self, x: Tensor, shape: Sequence[int] | None, y: Tensor | None) -> Tensor:
         """network(x) or network(x, y), with x of shape (n, ...) first brought to (n, *shape)."""
         try:
-            given = x if shape is None else x.reshape(len(x), *shape)
+            given = x if shape is None else x.reshape(x.shape[0], *shape)
             out = self.network(given) if y is None else self.network(given, y)
         except (UserError, torch.OutOfMemoryError):
             raise
@@ -104,7 +104,7 @@ class ExternalBase(External):
             raise UserError(
                 f"model.base: the generator makes data of shape {tuple(x.shape[1:])}, but the data have {self.shape}"
             )
-        return x.reshape(len(x), *self.shape)
+        return x.reshape(x.shape[0], *self.shape)
 
 
 def _of_probability(v: Tensor) -> Tensor:
