@@ -127,14 +127,16 @@ class Line(Known):
 class Flower(Known):
     """The surface x = ‖u + u⁴‖² u, u = z/‖z‖ on the unit sphere of R³, with E*(z) = −κ⟨μ, u⟩: u is von Mises–Fisher.
 
-    log Z* = log(sinh κ / κ), and ⟨μ, u⟩ has the density κ e^{κt} / (2 sinh κ) on [−1, 1].
+    log Z* = log(sinh κ / κ), and ⟨μ, u⟩ has the density κ e^{κt} / (2 sinh κ) on [−1, 1]. The surface passes through the origin
+    three times, at minus the unit vectors: with any other mean than (1, 1, 1) the energy, as a function of x, is not continuous
+    there.
 
     Args:
         mean: direction of μ, of any length.
         concentration: κ.
     """
 
-    mean: Sequence[float] = (1.0, 2.0, 2.0)
+    mean: Sequence[float] = (1.0, 1.0, 1.0)
     concentration: float = 1.5
 
     def __post_init__(self) -> None:
