@@ -76,6 +76,8 @@ def test_tanh_keeps_outliers_in_their_place():
     assert moved["tanh"] < 1e-6 < moved[None]
     with pytest.raises(UserError, match=r"model\.base\.activation is tanh or null, not selu"):
         FlowBase(zuko.flows.RealNVP(2), activation="selu")
+    with pytest.raises(UserError, match="which this flow has nowhere"):
+        FlowBase(zuko.flows.RealNVP(2, activation=torch.nn.ELU), activation="tanh")
 
 
 def test_another_prior_gives_another_density():

@@ -60,6 +60,27 @@ def test_the_run_ends_with_its_best_weights(tmp_path):
     assert all(torch.equal(saved[f"gebm.{key}"], value) for key, value in wanted.items())
 
 
+def test_the_best_weights_are_saved_though_the_last_update_was(tmp_path):
+    module, _ = fit(tmp_path, 10, [BestOnValidation(1), Checkpoint(5)])
+    saved = read_checkpoint(tmp_path)["state_dict"]
+    assert all(torch.equal(saved[f"gebm.{key}"], value) for key, value in module.gebm.state_dict().items())
+
+
+def test_a_look_that_fails_is_not_the_best(tmp_path, monkeypatch):
+    looks = iter([5.0, UserError("NaN"), 6.0])
+
+    def look(*_):
+        value = next(looks)
+        if isinstance(value, UserError):
+            raise value
+        return value
+
+    monkeypatch.setattr("gebm_lightning.callbacks.validation.mean_nll", look)
+    best = BestOnValidation(1)
+    fit(tmp_path, 3, [best])
+    assert (best.best, best.best_at, best.looks_since) == (5.0, 1, 2)
+
+
 def test_it_looks_at_its_cadence_and_has_patience(tmp_path):
     every, best = Nlls(), BestOnValidation(2, patience=3)
     fit(tmp_path, 100, [every, best])

@@ -114,8 +114,8 @@ class Checkpoint(BaseUpdateCallback):
 
     def _save(self, trainer: pl.Trainer, module: GEBMModule) -> None:
         self._saved_at = time.monotonic()
-        # The scale of an energy may be found anew after the last update was saved.
-        state = (module.steps, float(getattr(module.gebm.energy, "scale", 1.0)))
+        # After the last update was saved, an energy's scale may be found anew, or the best weights be taken back.
+        state = (module.steps, sum(float(v.double().sum()) for v in module.gebm.state_dict().values()))
         if state == self._saved_state:
             return
         check_parameters(module)

@@ -37,7 +37,8 @@ class Truth(pl.Callback):
                 f"callbacks.truth needs data of known truth, such as data=line: {data.source.name} has none"
             )
         support: Any = getattr(gebm.base, "support", dict)()
-        if not data.source.parameters.keys() <= support.keys():
+        shapes = {name: value.shape for name, value in support.items()}
+        if any(shapes.get(name) != value.shape for name, value in data.source.parameters.items()):
             raise UserError(
                 f"callbacks.truth compares the base with {data.source.name}: take model={data.source.name}, "
                 f"not a {type(gebm.base).__name__}"

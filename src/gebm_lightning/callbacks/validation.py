@@ -53,7 +53,13 @@ class BestOnValidation(BaseUpdateCallback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         noise = BlockNoise(module.seed, stream="validation")
         with distributed.alone():
-            nll = mean_nll(module.gebm, data, "val", noise, self.num_samples)
+            try:
+                nll = mean_nll(module.gebm, data, "val", noise, self.num_samples)
+            except UserError:
+                # A density that is NaN at one outlier: not better, and no reason to lose what was best.
+                nll = math.inf
+        # What one process decides, all do.
+        nll = distributed.broadcast(nll)
         log(trainer, {"val/nll": nll}, module)
         if nll < self.best:
             self.best, self.best_at, self.looks_since = nll, module.base_updates, 0

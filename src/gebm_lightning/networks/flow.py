@@ -61,11 +61,11 @@ class FlowBase(Invertible):
         flow: such as `zuko.flows.RealNVP(11, transforms=5, hidden_features=[100])`.
         zero_init: begin at the identity, with the last layers of its networks at zero: a flow that begins elsewhere has outliers at
             which an energy, and with it exp(−E), is beyond all bounds.
-        activation: "tanh" in its networks instead of the flow's own: far from the data scales and shifts stay what they are near it,
+        activation: "tanh" in its networks in place of ReLU: far from the data scales and shifts stay what they are near it,
             which tables with outliers need; None for the flow's own.
 
     Raises:
-        UserError: it is no such flow, or has no good inverse; another activation.
+        UserError: it is no such flow, or has no good inverse; another activation, or no ReLU to take the place of.
     """
 
     def __init__(self, flow: nn.Module, zero_init: bool = True, activation: str | None = None) -> None:
@@ -73,10 +73,15 @@ class FlowBase(Invertible):
         if activation not in (None, "tanh"):
             raise UserError(f"model.base.activation is tanh or null, not {activation}")
         if activation == "tanh":
-            for module in list(flow.modules()):
-                for name, child in module.named_children():
-                    if isinstance(child, nn.ReLU):
-                        setattr(module, name, nn.Tanh())
+            places = [
+                (m, name) for m in flow.modules() for name, child in m.named_children() if isinstance(child, nn.ReLU)
+            ]
+            if not places:
+                raise UserError(
+                    "model.base.activation=tanh takes the place of ReLU, which this flow has nowhere: leave it null"
+                )
+            for module, name in places:
+                setattr(module, name, nn.Tanh())
         try:
             law: Any = flow()
             (features,) = law.event_shape
