@@ -1,6 +1,7 @@
 """`export.py`: a folder all at once or not at all, and a hub only where one is asked for."""
 
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from gebm_lightning import load
 from gebm_lightning.cli import evaluate, export, sample
@@ -46,6 +48,13 @@ def test_a_trained_run_is_exported_and_pushed(command, run, tmp_path, monkeypatc
     assert "| equilibrium | test |" in card and "64 against 400 of test" in card and "base=ema" in card
     expected, found = load(run).state_dict(), load(run / "export").state_dict()
     assert all(torch.equal(expected[k], found[k]) for k in expected)
+
+    stripped = tmp_path / "stripped"
+    shutil.copytree(run / "export", stripped)
+    tensors = load_file(stripped / "model.safetensors")
+    save_file(tensors, stripped / "model.safetensors", {"gebm_lightning": "0.1.0", "format_version": "1"})
+    status, _, err = command(sample, f"ckpt={stripped}", "num_samples=5")
+    assert status == 1 and len(err.splitlines()) == 1 and "its metadata do not say" in err
 
     # What is exported is sampled and scored as the run is.
     for ckpt in (run, run / "export"):

@@ -36,7 +36,8 @@ def name_run(arguments: list[str]) -> list[str]:
 
 
 def _task(cfg: DictConfig) -> None:
-    from ..export import check_out, export_run, hub_api, push, run_folder
+    from ..export import check_out, export_run, run_folder
+    from ..hub import hub_api, push
 
     if cfg.ckpt is None:
         raise UserError("a run's folder is missing: gebm-export RUN, or ckpt=RUN")
