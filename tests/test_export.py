@@ -203,6 +203,10 @@ DAMAGES = {
         "differ",
     ),
     "a bit": (lambda p: p.write_bytes(p.read_bytes()[:-1] + bytes([p.read_bytes()[-1] ^ 1])), "is damaged"),
+    "another config": (
+        lambda p: p.with_name(CONFIG).write_text(p.with_name(CONFIG).read_text() + "\n"),
+        "not the one that was exported",
+    ),
     "no config": (lambda p: p.with_name(CONFIG).unlink(), "no config.yaml"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import warnings
@@ -63,6 +64,7 @@ def export_run(
     summary, notes = read_summary(run)
     with _published(Path(out)) as folder:
         shutil.copyfile(run / CONFIG, folder / CONFIG)
+        told["config_sha256"] = _digest(folder / CONFIG)
         write_weights(gebm, folder / WEIGHTS, told)
         missing = write_program(gebm, folder / PROGRAM) if program else "it was not asked for"
         if missing is not None and program:
@@ -149,7 +151,13 @@ def load_exported(folder: str | Path, ema: bool = True, trust: tuple[str, ...] =
     gebm.load_state_dict(tensors)
     if digest(gebm) != told.get("sha256"):
         raise UserError(f"{path} is damaged: its tensors are not those that were written; get the folder anew")
+    if _digest(Path(folder) / CONFIG) != told["config_sha256"]:
+        raise UserError(f"{folder}/{CONFIG} is not the one that was exported: get the folder anew")
     return gebm.eval()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _kind(tensors: dict[str, Tensor], name: str) -> tuple[Any, Any] | None:
@@ -175,7 +183,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} has format version {told.get('format_version')}, this program reads version {FORMAT_VERSION}: "
             f"it was written by gebm_lightning {told['gebm_lightning']}"
         )
-    if not {"base", "base_updates", "sha256"} <= told.keys() or not told["base_updates"].isdigit():
+    if not {"base", "base_updates", "sha256", "config_sha256"} <= told.keys() or not told["base_updates"].isdigit():
         raise UserError(f"{path} is damaged: its metadata do not say what base it holds; get the folder anew")
     return tensors, told
 

@@ -93,6 +93,24 @@ def test_what_it_finds_is_saved_also_where_the_last_update_is_saved_anyway(tmp_p
     assert load(run).log_partition.item() == pytest.approx(told["after"], abs=1e-6)
 
 
+def test_it_finishes_the_weights_that_were_best_also_of_a_run_that_ends_early(tmp_path):
+    run = tmp_path / "run"
+    validation = [
+        "+callbacks.validation._target_=gebm_lightning.callbacks.BestOnValidation",
+        "+callbacks.validation.every_n_base_updates=1",
+        "+callbacks.validation.patience=1",
+    ]
+    table = ["data=uci", "data.table=iris", "model=flow_gaussian", "energy_schedule.num=1", "optim.base.lr=1"]
+    toy = [setting for setting in TOY if not setting.startswith(("data", "model", "trainer.max"))]
+    settings = ["callbacks.log_partition.threshold=0", "trainer.max_base_updates=40", f"run_dir={run}"]
+    fit(compose([*table, *toy, *validation, *settings]), run)
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    looks = [float(row["val/nll"]) for row in rows if row.get("val/nll")]
+    assert len(looks) < 40 and looks.index(min(looks)) < len(looks) - 1
+    assert load(run).log_partition.item() == pytest.approx(last(run)["after"], abs=1e-6)
+
+
 def test_below_the_threshold_c_stays(tmp_path):
     run = tmp_path / "run"
     fit(compose([*TOY, "callbacks.log_partition.threshold=1e9", f"run_dir={run}"]), run)

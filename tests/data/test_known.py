@@ -134,6 +134,19 @@ def test_recovery_of_the_truth_itself(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_a_support_is_the_same_with_the_other_sign(name):
+    gebm, source = true_model(name)
+    (signless,) = source.signless
+    with torch.no_grad():
+        dict(gebm.base.named_parameters())[signless].neg_()
+    found = recovery(gebm, source, BlockNoise(0), num_samples=2000)
+    assert found["parameters"][signless]["error"] < 1e-12
+    z = gebm.prior.sample(20, BlockNoise(1))
+    mirrored = -z if name == "line" else z
+    torch.testing.assert_close(gebm.base(mirrored), source.points(z))
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_recovery_tells_of_what_is_wrong(name):
     gebm, source = true_model(name)
     with torch.no_grad():

@@ -113,6 +113,10 @@ def test_original_files(tmp_path):
     assert len(Table("power", str(tmp_path), max_rows=100).rows()) == 100
     source = Table("bsds300", str(tmp_path))
     assert [len(source.split(part)) for part in PARTS] == [300, 1000, 150]
+    fewer = Table("bsds300", str(tmp_path), max_rows=120)
+    assert [len(fewer.split(part)) for part in PARTS] == [120, 120, 120]
+    # Rows from all of the file, not its first ones: neighbours are patches of one image.
+    assert not np.isin(fewer.rows()[:120], source.rows()[:120]).all()
     with h5py.File(tmp_path / "BSDS300.hdf5") as file:
         wanted, train = file["test"][:], file["train"][:]
     np.testing.assert_allclose(source.split("test").x.numpy(), (wanted - train.mean(0)) / train.std(0), atol=1e-5)

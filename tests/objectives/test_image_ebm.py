@@ -33,9 +33,26 @@ def objective(**settings):
     )
 
 
+def with_energy(gebm, cd):
+    critic = gebm.energy
+    gebm.energy = cd.make_energy(critic)
+    return gebm, critic, cd
+
+
+def test_the_energy_is_that_of_the_chains():
+    """Mean, likelihood and resampling are of exp(−βE), as the chains are, and so is the base's gradient."""
+    gebm, critic, cd = with_energy(build(compose(MODEL)).double(), replace(objective(), beta=3.0))
+    x = grey(gebm, 8).double()
+    torch.testing.assert_close(gebm.energy(x), 3 * critic(x))
+    assert replace(cd, beta=1.0).make_energy(critic) is critic
+    e = critic(x)
+    wanted = -(torch.logsumexp(-3 * e, 0) - math.log(8))
+    torch.testing.assert_close(cd.base_loss(e, gebm.log_partition)[0], wanted)
+
+
 def test_the_chains_are_those_of_igebm():
     """x ← x + σξ, x ← clip(x − s∇E(x)), from the first noise to the last: its states after the noise are those of ULA."""
-    gebm, cd = build(compose(MODEL)).double(), objective()
+    gebm, critic, cd = with_energy(build(compose(MODEL)).double(), objective())
     state = cd.make_state(gebm, BlockNoise(0)).double()
     state.z = grey(gebm, 32).double().flatten(1)
     x_real = torch.zeros(16, *gebm.base.shape, dtype=torch.float64)
@@ -46,22 +63,23 @@ def test_the_chains_are_those_of_igebm():
     start, clipped = x, 0
     # The gradient is linear in the last weights: of about the size of the clip.
     with torch.no_grad():
-        gebm.energy.last.weight.mul_(CLIP / value_and_grad(gebm.energy, x)[1].abs().mean())
+        critic.last.weight.mul_(CLIP / value_and_grad(critic, x)[1].abs().mean())
     for kick in kicks:
-        _, gradient = value_and_grad(gebm.energy, x)
+        _, gradient = value_and_grad(critic, x)
         clipped += (gradient.abs() > CLIP).sum().item()
         x = (x - STEP * gradient.clamp(-CLIP, CLIP)).clamp(-1, 1) + kick
     found = cd.negatives(gebm, x_real, BlockNoise(1), None, state)
     assert 0 < clipped < 7 * x.numel() and x.abs().max() < 1
     assert (found - start).abs().mean() > 2 * SIGMA
     torch.testing.assert_close(found, x, atol=1e-9, rtol=0)
-    other = replace(cd, beta=1.0).negatives(gebm, x_real, BlockNoise(1), None, state)
+    gebm.energy = critic
+    other = cd.negatives(gebm, x_real, BlockNoise(1), None, state)
     assert (other - x).abs().max() > SIGMA
 
 
 def test_the_replay_buffer_holds_images():
-    gebm = build(compose([*MODEL, "model.energy.spectral=true"]))
     cd = replace(objective(), kernel=ULA(0.05), beta=40.0, restart=0.5)
+    gebm, _, _ = with_energy(build(compose([*MODEL, "model.energy.spectral=true"])), cd)
     state = cd.make_state(gebm, BlockNoise(0))
     x_real, before = torch.zeros(16, *gebm.base.shape), state.z.clone()
     for step in range(10):
@@ -106,7 +124,7 @@ def test_settings_out_of_range(key, value):
 )
 def test_the_experiments_sample_what_they_train(name, step, sigma):
     cfg = compose([f"experiment={name}"])
-    assert cfg.sampler.beta == cfg.objective.beta
+    assert cfg.sampler.beta == 1
     assert cfg.sampler.kernel.step_size == cfg.objective.kernel.step_size
     assert (cfg.train_mode, cfg.objective.start, cfg.callbacks.ema) == ("energy", "replay", None)
     assert cfg.model.latent_dim == math.prod(cfg.data.shape)
@@ -126,8 +144,10 @@ def test_the_replay_buffer_is_part_of_the_run(smoke, tmp_path):
     assert replay.shape == (64, 64) and replay.abs().max() <= 1
     rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
     assert [row["method"] for row in rows] == ["base", "short run", "equilibrium"]
-    assert rows[1]["beta"] == cfg.objective.beta
-    assert load(tmp_path).base(replay).shape == (64, 1, 8, 8)
+    model = load(tmp_path)
+    x = grey(model, 4)
+    torch.testing.assert_close(model.energy(x), cfg.objective.beta * model.energy.critic(x))
+    assert model.base(replay).shape == (64, 1, 8, 8)
 
 
 @pytest.mark.slow

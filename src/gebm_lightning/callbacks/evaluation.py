@@ -146,12 +146,7 @@ class Evaluation(BaseUpdateCallback):
                 self.features, self._scorers, data, self.num_samples, pl_module.seed, base, self.methods
             ),
             **calibration(gebm),
-            # Chains of contrastive divergence at another β make another model than exp(−E).
-            **(
-                likelihood(gebm, data, self.splits, pl_module.seed)
-                if getattr(pl_module.objective, "beta", 1.0) == 1.0
-                else {}
-            ),
+            **likelihood(gebm, data, self.splits, pl_module.seed),
             "base_updates": pl_module.base_updates,
             "seconds": {
                 "training": training_seconds,

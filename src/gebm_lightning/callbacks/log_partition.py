@@ -13,16 +13,17 @@ from ..gebm import GEBM, call_energy, log_mean_exp
 from ..lightning.module import GEBMModule
 from ..noise import BlockNoise, Generator
 from ..samplers.gradients import sampling_mode
-from .cadence import BaseUpdateCallback, log
+from ..samplers.refiner import chunks
+from .cadence import log
 
 
-class FinishLogPartition(BaseUpdateCallback):
-    """After the last update, where c is off: c ← c − η_t (1 − exp(ĉ_t − c)) on fresh batches of M base samples.
+class FinishLogPartition(pl.Callback):
+    """When training is over, where c is off: c ← c − η_t (1 − exp(ĉ_t − c)) on fresh batches of M base samples.
 
     It is off by its bias, CV²(e^{−E})/M ≥ `threshold`, or by its delay behind a moving energy, |c − ĉ| ≥ `threshold` with ĉ of
     many samples. The root of the amortised gradient e^{c − ĉ} − 1 is at e^{−c} = E[e^{−ĉ}], below log Z by about CV²/M with M
-    samples a batch; that of the raw one is log Z itself. It stands before what samples and saves, and leaves an averaged base alone:
-    c belongs to the raw one.
+    samples a batch; that of the raw one is log Z itself. It stands behind what may take back the best weights and before what saves, and leaves an averaged
+    base alone: c belongs to the raw one.
 
     Args:
         threshold: bias or delay, in nats, from which on c is finished.
@@ -31,20 +32,16 @@ class FinishLogPartition(BaseUpdateCallback):
     """
 
     def __init__(self, threshold: float = 0.01, num_steps: int = 1000, num_samples: int = 10_000) -> None:
-        super().__init__(1)
         check_number("callbacks.log_partition.threshold", threshold, low=0)
         check_number("callbacks.log_partition.num_steps", num_steps, low=1, integer=True)
         check_number("callbacks.log_partition.num_samples", num_samples, low=2, integer=True)
         self.threshold, self.num_steps, self.num_samples = threshold, num_steps, num_samples
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        super().on_train_start(trainer, pl_module)
-        self._last = max(getattr(c, "max_base_updates", 0) for c in trainer.callbacks)  # type: ignore[attr-defined]
-
-    def on_base_update(self, trainer: pl.Trainer, module: GEBMModule) -> None:
-        # At the end of the epoch it would be too late: a state that was saved after its last update is not saved again.
-        if module.base_updates < self._last or not module.objective.learns_log_partition:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        # The one epoch's end, where the last checkpoint is written: on_train_end would come too late for it.
+        if pl_module.interrupted or not pl_module.objective.learns_log_partition:
             return
+        module: GEBMModule = pl_module
         batch = distributed.world_size() * trainer.datamodule.batch_size * module.base_samples  # type: ignore[attr-defined]
         before = module.gebm.log_partition.item()
         noise = BlockNoise(module.seed, stream="log_partition")
@@ -81,6 +78,10 @@ def finish(gebm: GEBM, generator: Generator, batch: int, num_steps: int, start: 
 
 @torch.no_grad()
 def _energies(gebm: GEBM, generator: Generator, n: int) -> torch.Tensor:
+    energies = []
     with sampling_mode(gebm):
-        y = gebm.sample_labels(n, generator)
-        return call_energy(gebm.energy, gebm.sample_base(n, generator, y), y).double()
+        for rows, noise in chunks(n, generator, 4096):
+            y = gebm.sample_labels(rows.stop - rows.start, noise)
+            x = gebm.sample_base(rows.stop - rows.start, noise, y)
+            energies.append(call_energy(gebm.energy, x, y).double())
+    return torch.cat(energies)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ class Known:
 
     num_train: int = 50_000
     num_held_out: int = 10_000
+
+    signless: ClassVar[frozenset[str]] = frozenset()
+    """Parameters of which p and −p are the same support, with the same mass on it."""
 
     def __post_init__(self) -> None:
         for key in ("num_train", "num_held_out"):
@@ -88,6 +92,8 @@ class Line(Known):
     half_length: float = 1.0
     floor: float = 0.4
 
+    signless: ClassVar[frozenset[str]] = frozenset({"direction"})
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.floor <= 1:
@@ -138,6 +144,8 @@ class Flower(Known):
 
     mean: Sequence[float] = (1.0, 1.0, 1.0)
     concentration: float = 1.5
+
+    signless: ClassVar[frozenset[str]] = frozenset({"coefficients"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

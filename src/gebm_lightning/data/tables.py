@@ -50,7 +50,7 @@ class Table:
         root: folder of the files.
         whitening: "standard" for zero mean and unit variance of every column, "pca" for an identity covariance, "none".
         dequantise: add the noise.
-        max_rows: at most so many rows of the table, by a fixed permutation; None for all.
+        max_rows: at most so many rows of the table (bsds300: of each part), by a fixed permutation; None for all.
 
     Raises:
         UserError: no such table or file, missing or infinite values, a constant column.
@@ -94,7 +94,14 @@ class Table:
         parts = {part: np.asarray(rows, dtype=np.float64) for part, rows in bsds300(self._folder()).items()}
         for part, rows in parts.items():
             check(f"{self.table} ({part})", rows)
-        return {part: rows[: self.max_rows] for part, rows in parts.items()} | {"val": parts["val"][:1000]}
+        parts["val"] = parts["val"][:1000]
+        return {part: self._some(rows, f"{self.table}/{part}") for part, rows in parts.items()}
+
+    def _some(self, rows: np.ndarray, name: str) -> np.ndarray:
+        if self.max_rows is None or len(rows) <= self.max_rows:
+            return rows
+        order = np.random.default_rng(stable_seed("rows", name)).permutation(len(rows))
+        return rows[np.sort(order[: self.max_rows])]
 
     def _folder(self) -> Path:
         if self.root is None:
@@ -110,10 +117,7 @@ class Table:
             rows = READERS[self.table](self._folder())
         rows = np.asarray(rows, dtype=np.float64)
         check(self.table, rows)
-        if self.max_rows is not None and len(rows) > self.max_rows:
-            order = np.random.default_rng(stable_seed("rows", self.table)).permutation(len(rows))
-            rows = rows[np.sort(order[: self.max_rows])]
-        return rows
+        return self._some(rows, self.table)
 
     def _prepare(self) -> None:
         own = self._own_parts()

@@ -31,15 +31,17 @@ def recovery(gebm: GEBM, truth: Known, noise: BlockNoise, num_samples: int = 20_
         estimates[method] = log_partition(gebm, noise.substream(method), method, num_samples=n)._asdict()
         estimates[method]["error"] = estimates[method]["value"] - exact
     return {
-        "parameters": {name: _parameter(gebm, name, value) for name, value in truth.parameters.items()},
+        "parameters": {name: _parameter(gebm, name, value, name in truth.signless) for name, value in truth.parameters.items()},
         "energy": energy,
         "log_partition": {"quadrature": exact, "relative_variance": relative_variance, **estimates},
     }
 
 
-def _parameter(gebm: GEBM, name: str, true: Tensor) -> dict[str, Any]:
+def _parameter(gebm: GEBM, name: str, true: Tensor, signless: bool) -> dict[str, Any]:
     support: Any = gebm.base.support
     learned = support()[name].detach().double().cpu()
+    if signless and learned @ true < 0:
+        learned = -learned
     return {"true": true.tolist(), "learned": learned.tolist(), "error": (learned - true).abs().max().item()}
 
 

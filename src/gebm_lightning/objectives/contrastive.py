@@ -14,7 +14,7 @@ from ..gebm import GEBM, call_base
 from ..noise import Generator, rand, randn, shared
 from ..samplers import ULA
 from ..samplers.chain import sample_chain
-from .base import Logs
+from .base import CriticEnergy, Logs
 from .energies import EnergyObjective
 
 STARTS = ("data", "base", "replay")
@@ -41,11 +41,11 @@ class Replay(nn.Module):
 
 @dataclass(frozen=True)
 class ContrastiveDivergence(EnergyObjective):
-    """E_P[E] − E_{x⁻}[E], x⁻ from `num_steps` steps of a kernel on U_β(z) = −log η(z) + β·E(B(z)) (Hinton, Neural Computation 2002).
+    """E_P[E] − E_{x⁻}[E], x⁻ from `num_steps` steps of a kernel on −log η(z) + β·E(B(z)), E the critic (Hinton, Neural Computation 2002).
 
     With the identity as base, a uniform prior on [−1, 1]^D, `ULA(σ²/2)` and β = 2s/σ² this is the image-space EBM of Du & Mordatch
     (NeurIPS 2019) and Grathwohl et al. (ICLR 2020), with chains x ← x − s∇E(x) + σξ. The former clip x to the box, the latter
-    let it leave; here ULA reflects at the edge. The model is then ∝ exp(−βE): the `sampler` takes the same β.
+    let it leave; here ULA reflects at the edge. The model is then ∝ exp(−βE), and the energy that `make_energy` makes is βE.
 
     Args:
         kernel: any kernel of the samplers.
@@ -55,7 +55,7 @@ class ContrastiveDivergence(EnergyObjective):
         replay_size: persistent chains.
         restart: share of persistent chains that begin anew from the prior (Du & Mordatch, NeurIPS 2019: .05).
         regularisation: α of α(E_P[E²] + E_{x⁻}[E²]), which keeps energies near 0 (same paper); 0 for none.
-        beta: inverse temperature of the chains.
+        beta: factor on the critic that makes it the model's energy.
         data_noise: standard deviation of the Gaussian noise on real samples (Grathwohl et al.: .03); 0 for none.
 
     Raises:
@@ -87,6 +87,12 @@ class ContrastiveDivergence(EnergyObjective):
         if self.restart > 1:
             raise UserError(f"objective.restart is a share of the chains, at most 1, not {self.restart}")
 
+    def to_energy(self, v: Tensor) -> Tensor:
+        return self.beta * v
+
+    def make_energy(self, critic: nn.Module, reference: Tensor | None = None) -> nn.Module:
+        return critic if self.beta == 1 else CriticEnergy(critic, self)
+
     def make_state(self, gebm: GEBM, generator: Generator) -> nn.Module | None:
         if self.start == "data" and not hasattr(gebm.base, "inverse"):
             raise UserError(
@@ -112,7 +118,7 @@ class ContrastiveDivergence(EnergyObjective):
             renewed = rand((n, 1), generator, kept.device, kept.dtype) < self.restart
             z = torch.where(renewed, fresh, kept)
         try:
-            z = sample_chain(self.kernel, gebm.potential(self.beta, y), z, self.num_steps, generator=generator).z
+            z = sample_chain(self.kernel, gebm.potential(y=y), z, self.num_steps, generator=generator).z
         except UserError as error:
             raise UserError(
                 f"the chains of contrastive divergence failed: {str(error).replace('sampler.kernel', 'objective.kernel')}"

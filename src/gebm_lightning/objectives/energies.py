@@ -16,7 +16,7 @@ BASE_BY = ("kale", "likelihood", "own_likelihood")
 
 @dataclass(frozen=True)
 class EnergyObjective(Objective):
-    """The critic is the energy. With L the model's log-likelihood in a base of density q, for an energy fixed as a function of x:
+    """The critic is the energy, up to a constant factor (`to_energy`). With L the model's log-likelihood in a base of density q, for an energy fixed as a function of x:
 
     Attributes:
         base_by: what the base descends on. "kale": −ĉ = −log mean exp(−E(B(z))), whose gradient is Σ w_i ∇E(B(z_i)) with
@@ -38,11 +38,11 @@ class EnergyObjective(Objective):
         return self.base_by != "kale"
 
     def base_loss(self, e_base: Tensor, log_partition: Tensor, e_real: Tensor | None = None) -> tuple[Tensor, Logs]:
-        return -log_mean_exp(-e_base), {}
+        return -log_mean_exp(-self.to_energy(e_base)), {}
 
     def likelihood_loss(self, log_base: Tensor, e_base: Tensor) -> tuple[Tensor, Logs]:
         own = -log_base.mean()
-        loss = own if self.base_by == "own_likelihood" else own + log_mean_exp(-e_base)
+        loss = own if self.base_by == "own_likelihood" else own + log_mean_exp(-self.to_energy(e_base))
         return loss, {"base_nll": own.detach()}
 
     def to_energy(self, v: Tensor) -> Tensor:
