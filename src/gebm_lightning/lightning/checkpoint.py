@@ -99,8 +99,14 @@ def read_checkpoint(run_dir: str | Path, to_resume: bool = False) -> dict[str, A
     return checkpoint
 
 
-def restore(gebm: GEBM, checkpoint: dict[str, Any], ema: bool) -> bool:
+def restore(gebm: GEBM, checkpoint: dict[str, Any], ema: bool, energy_is_new: bool = False) -> bool:
     """Load a checkpoint's weights into a model; True if the averaged base was taken.
+
+    Args:
+        gebm: the model.
+        checkpoint: what `read_checkpoint` has read.
+        ema: take the averaged base, where there is one.
+        energy_is_new: a model without any energy, as likelihoods of the base train it, leaves this one's as it is.
 
     Raises:
         UserError: the checkpoint belongs to another model.
@@ -111,6 +117,8 @@ def restore(gebm: GEBM, checkpoint: dict[str, Any], ema: bool) -> bool:
     if ema and averaged:
         weights |= {f"base.{k}": v for k, v in averaged.items()}
     own = gebm.state_dict()
+    if energy_is_new and not any(k.startswith("energy.") for k in weights):
+        weights |= {k: v for k, v in own.items() if k.startswith("energy.")}
     wrong = sorted(
         k for k in own.keys() | weights.keys() if k not in own or k not in weights or own[k].shape != weights[k].shape
     )

@@ -11,22 +11,7 @@ from ..errors import UserError, check_number
 from ..gebm import GEBM
 from ..noise import Generator
 from .base import Logs, Objective
-
-
-class Waiting(nn.Module):
-    """E = 0, with the critic's tensors under the critic's own names: a run that trains the energy begins from this one's weights."""
-
-    def __init__(self, critic: nn.Module) -> None:
-        super().__init__()
-        for name, module in critic.named_children():
-            self.add_module(name, module)
-        for name, parameter in critic.named_parameters(recurse=False):
-            self.register_parameter(name, parameter)
-        for name, buffer in critic.named_buffers(recurse=False):
-            self.register_buffer(name, buffer)
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return 0.0 * x.flatten(1).sum(1)
+from .likelihood import Flat
 
 
 @dataclass(frozen=True)
@@ -56,7 +41,7 @@ class ELBO(Objective):
         return self.kl_weight * kl - log_likelihood, logs
 
     def energy_loss(self, e_real: Tensor, e_base: Tensor, log_partition: Tensor) -> tuple[Tensor, Logs]:
-        # The energy is flat, the critic waits.
+        # The energy is flat, the critic is not part of the model.
         return 0.0 * (e_real.sum() + e_base.sum() + log_partition), {}
 
     def base_loss(self, e_base: Tensor, log_partition: Tensor, e_real: Tensor | None = None) -> tuple[Tensor, Logs]:
@@ -66,4 +51,4 @@ class ELBO(Objective):
         return 0.0 * v
 
     def make_energy(self, critic: nn.Module, reference: Tensor | None = None) -> nn.Module:
-        return Waiting(critic)
+        return Flat()
