@@ -10,6 +10,7 @@ from gebm_lightning import GEBM, UserError
 from gebm_lightning.networks import VAE, SNGANEnergy
 from gebm_lightning.noise import BlockNoise, randn
 from gebm_lightning.priors import Gaussian
+from gebm_lightning.samplers import BaseSampler
 
 
 def vae(latent_dim=3, shape=(1, 8, 8), width=4, seed=0, **settings):
@@ -41,6 +42,19 @@ def test_joint_latents_become_images_and_images_a_bound(shape):
     assert x.shape == (3, *shape) and model.elbo(x, BlockNoise(2)).shape == (3,)
     assert model.mean(eps[:, :5]).abs().max() <= 1
     torch.testing.assert_close((x - model.decoder(eps[:, :5])) / model.sigma, eps[:, 5:].unflatten(1, shape))
+
+
+def test_the_base_alone_with_and_without_its_noise():
+    model = vae()
+    gebm = GEBM(model, SNGANEnergy((1, 8, 8), width=4), Gaussian(67)).double()
+    noisy, means = BaseSampler().refine(gebm, 70, BlockNoise(0)), BaseSampler(noise=False).refine(gebm, 70, BlockNoise(0))
+    with torch.no_grad():
+        torch.testing.assert_close(means.x, model.decoder(noisy.z[:, :3]))
+        torch.testing.assert_close(noisy.x - means.x, model.sigma * noisy.z[:, 3:].unflatten(1, (1, 8, 8)))
+    assert means.z is None
+    gebm.base = torch.nn.Identity()
+    with pytest.raises(UserError, match="noise=false needs a base with noise of its own, as model=vae: not Identity"):
+        BaseSampler(noise=False).refine(gebm, 4, BlockNoise(0))
 
 
 def test_no_layer_mixes_samples_or_knows_a_mode(x):

@@ -90,6 +90,10 @@ class VAE(nn.Module):
         """μ(z), images (n, *shape) in [−1, 1] from z (n, latent_dim)."""
         return self.decoder(z)
 
+    def noiseless(self, eps: Tensor) -> Tensor:
+        """μ(ε_z), images (n, *shape) from ε (n, latent_dim + C·H·H): T(ε) without σ ε_x."""
+        return self.mean(eps[:, : self.latent_dim])
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean m and standard deviation s of q(z|x) = N(m(x), diag s(x)²), each (n, latent_dim)."""
         mean, raw = self.encoder(x).chunk(2, 1)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..gebm import GEBM, call_base
 from ..noise import BLOCK, BlockNoise, Generator
 from .gradients import sampling_mode
@@ -49,18 +50,30 @@ class Fitted(Protocol):
 
 @dataclass(frozen=True)
 class BaseSampler:
-    """The base alone: x = B(z), z ~ η. With the same generator, the very latents that a chain starts from."""
+    """The base alone: x = B(z), z ~ η. With the same generator, the very latents that a chain starts from.
+
+    Args:
+        chunk: samples at a time.
+        noise: False leaves out the noise that belongs to the base, as a VAE's decoder has it: x = μ(z), and no latents.
+
+    Raises:
+        UserError: a base without such noise is to leave it out.
+    """
 
     chunk: int = 512
+    noise: bool = True
 
     def refine(self, gebm: GEBM, n: int, generator: Generator, y: Tensor | None = None) -> Samples:
+        base: Any = gebm.base if self.noise else getattr(gebm.base, "noiseless", None)
+        if base is None:
+            raise UserError(f"noise=false needs a base with noise of its own, as model=vae: not {type(gebm.base).__name__}")
         parts = []
         with sampling_mode(gebm), torch.no_grad():
             for rows, noise in chunks(n, generator, self.chunk):
                 z = gebm.prior.sample(rows.stop - rows.start, noise)
-                parts.append((call_base(gebm.base, z, None if y is None else y[rows]), z))
+                parts.append((call_base(base, z, None if y is None else y[rows]), z))
         x, z = (torch.cat(part) for part in zip(*parts, strict=True))
-        return Samples(x, z, {})
+        return Samples(x, z if self.noise else None, {})
 
 
 def chunks(n: int, generator: Generator, size: int) -> Iterator[tuple[slice, Generator]]:
