@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ def instantiate(node: Any, trusted: bool = True, trust: tuple[str, ...] = (), **
             _check_target(target, trust)
         for builder in _values(node, "builder"):
             check_builder(builder, trust)
+    _check_flags(OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node)
     try:
         return hydra.utils.instantiate(node, _convert_="all", **kwargs)
     except InstantiationException as error:
@@ -106,6 +108,26 @@ def _values(node: Any, key: str) -> Iterator[Any]:
     elif isinstance(plain, list):
         for value in plain:
             yield from _values(value, key)
+
+
+def _check_flags(plain: Any) -> None:
+    """Raise a UserError for a word or a list where one of our targets wants true or false: it would be taken for true."""
+    if isinstance(plain, list):
+        for part in plain:
+            _check_flags(part)
+    if not isinstance(plain, dict):
+        return
+    target = str(plain.get("_target_", ""))
+    parameters: Mapping[str, inspect.Parameter] = {}
+    if target.startswith(f"{PACKAGE}."):
+        # A target that is not there is Hydra's to tell of.
+        with suppress(ImportError):
+            parameters = inspect.signature(hydra.utils.get_object(target)).parameters
+    flags = {key for key, parameter in parameters.items() if parameter.annotation in ("bool", bool)}
+    for key, value in plain.items():
+        if key in flags and not isinstance(value, bool):
+            raise UserError(f"{key} of {target.rsplit('.', 1)[1]} must be true or false, not {value!r}")
+        _check_flags(value)
 
 
 def _check_target(target: Any, trust: tuple[str, ...] = ()) -> None:

@@ -47,7 +47,10 @@ def test_joint_latents_become_images_and_images_a_bound(shape):
 def test_the_base_alone_with_and_without_its_noise():
     model = vae()
     gebm = GEBM(model, SNGANEnergy((1, 8, 8), width=4), Gaussian(67)).double()
-    noisy, means = BaseSampler().refine(gebm, 70, BlockNoise(0)), BaseSampler(noise=False).refine(gebm, 70, BlockNoise(0))
+    noisy, means = (
+        BaseSampler().refine(gebm, 70, BlockNoise(0)),
+        BaseSampler(noise=False).refine(gebm, 70, BlockNoise(0)),
+    )
     with torch.no_grad():
         torch.testing.assert_close(means.x, model.decoder(noisy.z[:, :3]))
         torch.testing.assert_close(noisy.x - means.x, model.sigma * noisy.z[:, 3:].unflatten(1, (1, 8, 8)))

@@ -22,8 +22,8 @@ class FinishLogPartition(pl.Callback):
 
     It is off by its bias, CV²(e^{−E})/M ≥ `threshold`, or by its delay behind a moving energy, |c − ĉ| ≥ `threshold` with ĉ of
     many samples. The root of the amortised gradient e^{c − ĉ} − 1 is at e^{−c} = E[e^{−ĉ}], below log Z by about CV²/M with M
-    samples a batch; that of the raw one is log Z itself. It stands behind what may take back the best weights and before what saves, and leaves an averaged
-    base alone: c belongs to the raw one.
+    samples a batch; that of the raw one is log Z itself. It stands behind what may take back the best weights and before
+    what saves, and leaves an averaged base alone: c belongs to the raw one.
 
     Args:
         threshold: bias or delay, in nats, from which on c is finished.

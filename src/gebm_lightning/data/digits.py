@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from sklearn.datasets import load_digits
 
-from ..errors import UserError
+from ..errors import UserError, check_number
 from .datasets import ArrayDataset
 
 COUNTS = {"train": 1197, "val": 200, "test": 400}
@@ -26,6 +26,7 @@ class Digits:
     name: ClassVar[str] = "digits"
 
     def __post_init__(self) -> None:
+        check_number("data.size", self.size, low=1, integer=True)
         if self.size < 8 or self.size % 8:
             raise UserError(
                 f"data=digits has images of 8 pixels, or a multiple of it by repetition: data.size={self.size} is neither"

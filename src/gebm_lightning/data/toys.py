@@ -10,6 +10,7 @@ import torch
 from sklearn.datasets import make_swiss_roll
 from torch import Tensor
 
+from ..errors import check_number
 from ..noise import stable_seed
 from .datasets import ArrayDataset
 
@@ -87,6 +88,10 @@ class Toy:
     law: Callable[[int, torch.Generator], Tensor]
     num_train: int = 50_000
     num_held_out: int = 10_000
+
+    def __post_init__(self) -> None:
+        for key in ("num_train", "num_held_out"):
+            check_number(f"data.source.{key}", getattr(self, key), low=1, integer=True)
 
     @property
     def name(self) -> str:

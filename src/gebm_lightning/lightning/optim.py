@@ -75,7 +75,7 @@ class Optim:
 def _make(key: str, make: Callable[..., Any], argument: Any) -> Any:
     try:
         return make(argument)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, LookupError) as error:
         settings = getattr(make, "keywords", {})
         raise UserError(f"optim.{key} cannot be made with {settings}: {first_line(error)}") from error
 

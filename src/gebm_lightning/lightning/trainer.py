@@ -20,6 +20,7 @@ OURS = {
     "gradient_clip_val": "optim.energy_clip_norm and optim.base_clip_norm",
     "accumulate_grad_batches": "data.batch_size",
 }
+FLAGS = ("enable_progress_bar", "enable_model_summary", "benchmark", "detect_anomaly", "deterministic")
 
 
 class StopAtBaseUpdates(pl.Callback):
@@ -51,6 +52,8 @@ def make_trainer(max_base_updates: int, **kwargs: Any) -> pl.Trainer:
             raise UserError(f"trainer.{key} has no meaning for two alternating players: set {OURS[key]} instead")
         if key not in inspect.signature(pl.Trainer.__init__).parameters:
             raise UserError(f"trainer.{key} is not an argument of Lightning's Trainer")
+        if key in FLAGS and not isinstance(kwargs[key], bool | None) and kwargs[key] != "warn":
+            raise UserError(f"trainer.{key} must be true or false, not {kwargs[key]!r}")
     if max_base_updates < 1:
         raise UserError(f"trainer.max_base_updates must be at least 1, not {max_base_updates}")
     precision = str(kwargs.get("precision", "32-true"))

@@ -31,7 +31,9 @@ def recovery(gebm: GEBM, truth: Known, noise: BlockNoise, num_samples: int = 20_
         estimates[method] = log_partition(gebm, noise.substream(method), method, num_samples=n)._asdict()
         estimates[method]["error"] = estimates[method]["value"] - exact
     return {
-        "parameters": {name: _parameter(gebm, name, value, name in truth.signless) for name, value in truth.parameters.items()},
+        "parameters": {
+            name: _parameter(gebm, name, value, name in truth.signless) for name, value in truth.parameters.items()
+        },
         "energy": energy,
         "log_partition": {"quadrature": exact, "relative_variance": relative_variance, **estimates},
     }

@@ -41,7 +41,7 @@ class Replay(nn.Module):
 
 @dataclass(frozen=True)
 class ContrastiveDivergence(EnergyObjective):
-    """E_P[E] − E_{x⁻}[E], x⁻ from `num_steps` steps of a kernel on −log η(z) + β·E(B(z)), E the critic (Hinton, Neural Computation 2002).
+    """E_P[E] − E_{x⁻}[E], E the critic, x⁻ from `num_steps` steps of a kernel on −log η(z) + β·E(B(z)) (Hinton, 2002).
 
     With the identity as base, a uniform prior on [−1, 1]^D, `ULA(σ²/2)` and β = 2s/σ² this is the image-space EBM of Du & Mordatch
     (NeurIPS 2019) and Grathwohl et al. (ICLR 2020), with chains x ← x − s∇E(x) + σξ. The former clip x to the box, the latter

@@ -16,7 +16,9 @@ BASE_BY = ("kale", "likelihood", "own_likelihood")
 
 @dataclass(frozen=True)
 class EnergyObjective(Objective):
-    """The critic is the energy, up to a constant factor (`to_energy`). With L the model's log-likelihood in a base of density q, for an energy fixed as a function of x:
+    """The critic is the energy, up to a constant factor (`to_energy`).
+
+    With L the model's log-likelihood in a base of density q, for an energy fixed as a function of x:
 
     Attributes:
         base_by: what the base descends on. "kale": −ĉ = −log mean exp(−E(B(z))), whose gradient is Σ w_i ∇E(B(z_i)) with

@@ -66,7 +66,9 @@ class BaseSampler:
     def refine(self, gebm: GEBM, n: int, generator: Generator, y: Tensor | None = None) -> Samples:
         base: Any = gebm.base if self.noise else getattr(gebm.base, "noiseless", None)
         if base is None:
-            raise UserError(f"noise=false needs a base with noise of its own, as model=vae: not {type(gebm.base).__name__}")
+            raise UserError(
+                f"noise=false needs a base with noise of its own, as model=vae: not {type(gebm.base).__name__}"
+            )
         parts = []
         with sampling_mode(gebm), torch.no_grad():
             for rows, noise in chunks(n, generator, self.chunk):
