@@ -158,7 +158,7 @@ def points_of_file(key: str, path: str) -> Any:
 
     from ..data.arrays import load_npz
 
-    arrays = load_npz(Path(path), f"set {key}")
+    arrays = load_npz(Path(str(path)), f"set {key}")
     found = next((arrays[name] for name in ("x", "final") if name in arrays), None)
     if found is None:
         raise UserError(f"{key}={path} has the arrays {', '.join(arrays) or 'none'}: it needs x")
