@@ -2,6 +2,7 @@
 
 import random
 import signal
+import zipfile
 
 import numpy as np
 import pytest
@@ -72,6 +73,22 @@ def test_any_changed_bit_of_the_directory_is_damage(tmp_path):
         broken[len(content) - 1 - rng.randrange(3000)] ^= 1 << rng.randrange(8)
         last.write_bytes(broken)
         read_checkpoint(tmp_path)
+
+
+def test_a_part_that_is_called_a_directory_is_damage(tmp_path):
+    """One bit of a part's attributes, which no checksum covers: torch would hand out memory that nobody wrote."""
+    train(tmp_path, 1, Checkpoint(every_n_base_updates=1))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    content = last.read_bytes()
+    with zipfile.ZipFile(last) as archive:
+        at, parts = archive.start_dir, archive.infolist()
+    for part in parts:
+        broken = bytearray(content)
+        broken[at + 38] ^= 0x10
+        last.write_bytes(broken)
+        with pytest.raises(UserError, match="is said to be a directory"):
+            read_checkpoint(tmp_path)
+        at += 46 + len(part.filename.encode()) + len(part.extra) + len(part.comment)
 
 
 @pytest.mark.parametrize("damage", ["byte", "half", "empty", "text"])

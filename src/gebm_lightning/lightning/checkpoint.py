@@ -70,8 +70,12 @@ def _load(path: Path) -> Any:
     # torch does not compare the archive's checksums; a changed byte in a weight would go unseen.
     with zipfile.ZipFile(path) as archive:
         wrong = archive.testzip()
+        # A part that says it is a directory has its checksum, but torch would leave the memory for it as it finds it.
+        empty = next((part.filename for part in archive.infolist() if part.external_attr & 0x10), None)
     if wrong is not None:
         raise ValueError(f"its part {wrong} has a wrong checksum")
+    if empty is not None:
+        raise ValueError(f"its part {empty} is said to be a directory")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
