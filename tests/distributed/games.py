@@ -10,6 +10,7 @@ import torch
 
 from gebm_lightning import compose
 from gebm_lightning.callbacks import EMA
+from gebm_lightning.callbacks.cadence import BaseUpdateCallback
 from gebm_lightning.config import build_parts, instantiate
 from gebm_lightning.lightning import GEBMModule, make_trainer
 
@@ -115,3 +116,15 @@ def score(out: str) -> None:
         real = {split: scorer.real.sum().item() for split, scorer in scorers.items()}
         Path(out).write_text(json.dumps({"rows": rows, "curve": curve, "real": real}))
     dist.destroy_process_group()
+
+
+class Poison(BaseUpdateCallback):
+    """After the fifth base update one parameter of the second process is NaN."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def on_base_update(self, trainer: Any, module: GEBMModule) -> None:
+        if module.base_updates == 5 and trainer.global_rank == 1:
+            with torch.no_grad():
+                next(module.gebm.base.parameters()).fill_(torch.nan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -83,6 +84,9 @@ def _refuse_lists(arguments: list[str]) -> None:
             raise UserError(f"{argument}: several values make a sweep, which needs -m{hint}")
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
 def expected_error(error: BaseException) -> str | None:
     """The one sentence for an expected error; None for a defect of ours, whose traceback is wanted."""
     chain: list[BaseException] = []
@@ -93,6 +97,14 @@ def expected_error(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError):
             return _one_line(link)
+        if isinstance(link, OSError) and link.errno in NO_ROOM:
+            return f"{link.strerror}: {link.filename or 'a file of the run'} cannot be written; what was whole before still is"
+        if isinstance(link, RuntimeError) and str(link).startswith("DataLoader worker"):
+            reason = re.search(r"killed by signal: (\w+)|exited unexpectedly", str(link))
+            return (
+                f"a process that loads data ended ({reason.group(0) if reason else first_line(link)}), perhaps for want of memory: "
+                "lower data.num_workers, and go on with resume=RUN if there was a checkpoint"
+            )
     if isinstance(error, InstantiationException):
         return _one_line(error)
     if isinstance(error, (HydraException, OmegaConfBaseException)):

@@ -126,7 +126,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         if first:
             _finish(loggers, failed=not finished)
         lock.close()
-        if fresh and not finished and not (run_dir / "checkpoints").exists():
+        if fresh and not finished and not has_checkpoint(run_dir):
             shutil.rmtree(run_dir, ignore_errors=True)
     result: dict[str, Any] = {"interrupted": int(module.interrupted), "base_updates": module.base_updates}
     if first and not module.interrupted:

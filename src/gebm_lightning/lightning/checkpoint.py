@@ -150,6 +150,11 @@ def write_checkpoint(trainer: pl.Trainer, path: Path, before: Callable[[], None]
                 before()
             os.replace(temporary, path)
             _flush(path.parent)
+    except OSError as error:
+        whole = (
+            f", then go on with resume={path.parent.parent}: the checkpoint before is whole" if path.exists() else ""
+        )
+        raise UserError(f"{path} cannot be written: {error.strerror or first_line(error)}; make room{whole}") from error
     finally:
         if rank() == 0:
             temporary.unlink(missing_ok=True)
