@@ -13,7 +13,7 @@ from .cadence import BaseUpdateCallback
 
 
 class NonFiniteGuard(BaseUpdateCallback):
-    """Raises as soon as a loss, penalty or bound of the last step is NaN or infinite."""
+    """Raises as soon as a loss, penalty, bound or gradient norm of the last step is NaN or infinite."""
 
     def __init__(self, every_n_base_updates: int = 1) -> None:
         super().__init__(every_n_base_updates)

@@ -1,4 +1,4 @@
-"""Curves: the players' losses, and the bounds on train and held-out data."""
+"""Curves: the players' losses and gradient norms, the critic's spectral norms, and the bounds on train and held-out data."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..errors import check_number
 from ..gebm import GEBM, call_energy, log_mean_exp
 from ..lightning.module import GEBMModule
 from ..noise import BlockNoise
+from ..objectives.penalties import spectral_norms
 from ..samplers.gradients import sampling_mode
 from .cadence import BaseUpdateCallback, common_cadence, log
 
@@ -20,9 +21,11 @@ from .cadence import BaseUpdateCallback, common_cadence, log
 class Monitor(BaseUpdateCallback):
     """Logs the last step's numbers, and now and then KALE, Donsker–Varadhan, c and log Z on fixed samples in eval mode.
 
+    The last step's `grad_norm/<player>` is that before clipping; `spectral_norm/<layer>` of the critic comes with the bounds.
+
     Args:
         every_n_base_updates: cadence of the last step's numbers.
-        bounds_every: cadence of the bounds.
+        bounds_every: cadence of the bounds and spectral norms.
         num_samples: real images of each split, and base samples, behind the bounds.
     """
 
@@ -45,6 +48,8 @@ class Monitor(BaseUpdateCallback):
             for split in ("train", "val"):
                 batches = data.batches(split, stop=self.num_samples)
                 metrics |= {f"{split}/eval_{k}": v for k, v in bounds(module.gebm, batches, self.num_samples).items()}
+            with sampling_mode(module.critic), torch.no_grad():
+                metrics |= {f"spectral_norm/{k}": float(v) for k, v in spectral_norms(module.critic).items()}
         if metrics:
             log(trainer, metrics, module)
 

@@ -144,7 +144,7 @@ class GEBMModule(pl.LightningModule):
                 x_base = self._negatives(x_real, y, noise).to(x_real)
             loss, logs = energy_loss(self.objective, self.gebm, critic, x_real, x_base, noise)
             self.logs |= logs
-            self._descend(loss, optimizer, self.critic.parameters(), self.optim.energy_clip_norm)
+            self._descend("energy", loss, optimizer, self.critic.parameters())
             self.optim.clip_weights(self.critic.parameters())
 
     def _negatives(self, x_real: Tensor, y: Tensor | None, noise: BlockNoise) -> Tensor:
@@ -161,18 +161,17 @@ class GEBMModule(pl.LightningModule):
             noise = self._noise("base", n)
             loss, logs = base_loss(self.objective, self.gebm, critic, x_real, y, noise, self.base_samples)
             self.logs |= logs
-            self._descend(loss, optimizer, self.gebm.base.parameters(), self.optim.base_clip_norm)
+            self._descend("base", loss, optimizer, self.gebm.base.parameters())
 
     def _descend(
-        self, loss: Tensor, optimizer: LightningOptimizer, parameters: Iterable[nn.Parameter], clip: float | None
+        self, player: str, loss: Tensor, optimizer: LightningOptimizer, parameters: Iterable[nn.Parameter]
     ) -> None:
         parameters = list(parameters)
         optimizer.zero_grad()
         self.manual_backward(loss)
         # c's gradient is a function of the gathered batch, the same on every process already.
         distributed.reduce_gradients(parameters)
-        if clip is not None:
-            nn.utils.clip_grad_norm_(parameters, clip)
+        self.logs[f"grad_norm/{player}"] = self.optim.clip_gradients(player, parameters)
         optimizer.step()
         optimizer.zero_grad()
 

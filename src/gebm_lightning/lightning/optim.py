@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import UserError, check_number, first_line
@@ -43,6 +43,14 @@ class Optim:
         for key in ("energy_clip_norm", "base_clip_norm", "energy_weight_clip"):
             if getattr(self, key) is not None:
                 check_number(f"optim.{key}", getattr(self, key), above=0)
+
+    def clip_gradients(self, player: str, parameters: list[nn.Parameter]) -> Tensor:
+        """The norm of a player's gradient as it was, a scalar on their device; then clip it if `<player>_clip_norm` says so."""
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        clip = getattr(self, f"{player}_clip_norm")
+        if clip is not None:
+            nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        return norm
 
     @torch.no_grad()
     def clip_weights(self, critic: Iterable[nn.Parameter]) -> None:

@@ -103,12 +103,21 @@ class SpectralPenalty:
         check_number("the spectral penalty's weight", self.weight, low=0)
 
     def __call__(self, critic: nn.Module, x_real: Tensor, x_base: Tensor, generator: Generator) -> Tensor:
-        layers = [m for m in critic.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
-        if not layers:
+        norms = spectral_norms(critic)
+        if not norms:
             raise UserError(
                 f"the spectral penalty is for linear and convolutional layers: {type(critic).__name__} has none"
             )
-        return self.weight * torch.stack([_largest_singular_value(matrix_of(layer)) for layer in layers]).sum()
+        return self.weight * torch.stack(list(norms.values())).sum()
+
+
+def spectral_norms(critic: nn.Module) -> dict[str, Tensor]:
+    """σ_max(W), a scalar, of each linear and convolutional layer by its name; a critic that is one itself is "critic".
+
+    In train mode, reading a spectrally normalised weight moves its power iteration.
+    """
+    layers = {n: m for n, m in critic.named_modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))}
+    return {name or "critic": _largest_singular_value(matrix_of(layer)) for name, layer in layers.items()}
 
 
 def matrix_of(layer: nn.Module) -> Tensor:
