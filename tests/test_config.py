@@ -55,9 +55,9 @@ def test_every_choice_of_every_group_composes(group, name):
         check_signature(path, node)
 
 
-@pytest.mark.parametrize("config", ["sample", "evaluate", "particles", "export"])
+@pytest.mark.parametrize("config", ["sample", "evaluate", "particles", "export", "report", "dashboard"])
 def test_the_other_commands_compose(config):
-    cfg = compose([] if config == "particles" else ["ckpt=somewhere"], config)
+    cfg = compose(["ckpt=somewhere"] if config in ("sample", "evaluate", "export") else [], config)
     OmegaConf.resolve(cfg)
     for path, node in targets(cfg):
         check_signature(path, node)

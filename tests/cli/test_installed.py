@@ -41,11 +41,15 @@ def test_all_commands_from_a_wheel(installed, smoke):
     assert scored.returncode == 0, scored.stderr
     exported = call(installed, "export", run)
     assert exported.returncode == 0, exported.stderr
+    reported = call(installed, "report", run)
+    assert reported.returncode == 0, reported.stderr
     refused = call(installed, "train", "model=unknown")
     assert refused.returncode == 1 and "Traceback" not in refused.stderr and refused.stderr.startswith("error: ")
 
 
-@pytest.mark.parametrize("script", ["train.py", "sample.py", "evaluate.py", "particles.py", "export.py"])
+@pytest.mark.parametrize(
+    "script", ["train.py", "sample.py", "evaluate.py", "particles.py", "export.py", "report.py", "dashboard.py"]
+)
 def test_the_root_scripts_are_five_lines(script, tmp_path):
     assert len((ROOT / script).read_text().splitlines()) <= 5
     shown = subprocess.run([sys.executable, ROOT / script, "--help"], cwd=tmp_path, capture_output=True, text=True)

@@ -1,14 +1,28 @@
 """What each logger leaves behind."""
 
+import json
+import os
+import re
+import signal
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from gebm_lightning.callbacks import Monitor
 from gebm_lightning.cli import train
+from gebm_lightning.cli.environment import keys_from_environment
+from gebm_lightning.panels import PANELS, PICTURES, TABLE
+
+OFFLINE = ["logger=wandb", "logger.offline=true"]
+BARE = ["callbacks.evaluation=null", "callbacks.sampling=null", "callbacks.calibration=null"]
 
 
 def leveldb_log(content):
-    """The records of a LevelDB log with wandb's 7-byte header: 32 KiB blocks of (crc, length, type, data) chunks."""
+    """The records of a LevelDB log with wandb's 7-byte header: 32 KiB blocks of (crc, length, type, data) chunks.
+
+    wandb's own reader is not in its Python package any more.
+    """
     assert content[:4] == b":W&B"
     position, record = 7, b""
     while position + 7 <= len(content):
@@ -23,24 +37,143 @@ def leveldb_log(content):
             record = b""
 
 
-def test_wandb_leaves_a_readable_offline_run(command, smoke, monkeypatch):
-    monkeypatch.delenv("WANDB_MODE")
-    status, out, err = command(train, *smoke, "logger=wandb", "logger.offline=true", "name=toy")
-    assert status == 0, err
-    (path,) = Path(out.strip().splitlines()[-1]).glob("wandb/offline-run-*/run-*.wandb")
+def read_back(run):
+    """Of each offline part of a run, oldest first: its run record, its config, its history and its artifacts."""
     import wandb
     from wandb.proto import wandb_internal_pb2
 
     wandb.teardown()  # wandb.finish may return before its service has written the file; the end of a process waits for it
-    keys, project = set(), None
-    for data in leveldb_log(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        project = record.run.project or project
-        keys |= {item.key or "/".join(item.nested_key) for item in record.history.item}
-    assert project == "toy"
-    assert {"train/kale", "val/eval_donsker_varadhan", "final/test/relative_fid/equilibrium"} <= keys
-    assert any(key.startswith("images/grid") for key in keys)
+    for path in sorted(run.glob("wandb/offline-run-*/run-*.wandb"), key=os.path.getmtime):
+        begun, config, history, artifacts = None, {}, {}, []
+        for data in leveldb_log(path.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            if record.HasField("run"):
+                begun = record.run
+            for item in [*record.run.config.update, *record.config.update]:
+                config[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+            for item in record.history.item:
+                history.setdefault(item.key or "/".join(item.nested_key), []).append(item.value_json)
+            if record.HasField("artifact"):
+                artifacts.append(record.artifact)
+        yield path.parent, begun, config, history, artifacts
+
+
+@pytest.fixture
+def finishes(monkeypatch, tmp_path):
+    """The exit codes that `wandb.finish` gets, of runs that are running then and not any more."""
+    import wandb
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    codes, finish = [], wandb.finish
+
+    def spy(exit_code=None, **kwargs):
+        assert wandb.run is not None
+        finish(exit_code=exit_code, **kwargs)
+        codes.append(exit_code)
+
+    monkeypatch.setattr(wandb, "finish", spy)
+    yield codes
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert wandb.run is None
+
+
+def test_wandb_leaves_a_readable_offline_run(command, smoke, finishes, tmp_path):
+    scores = ["callbacks.evaluation.every_n_base_updates=2", "callbacks.evaluation.num_samples_in_training=64"]
+    tags = "logger.tags=[one,two]"
+    status, out, err = command(train, *smoke, *OFFLINE, *scores, tags, "logger.artifacts=true", "name=toy")
+    assert status == 0 and finishes == [0], err
+    run = Path(out.strip().splitlines()[-1])
+    ((folder, begun, config, history, artifacts),) = read_back(run)
+    assert (begun.project, begun.run_group, begun.job_type, list(begun.tags)) == ("toy", "", "train", ["one", "two"])
+    for panel in PANELS:
+        assert any(re.fullmatch(panel.keys, key) for key in history), panel
+    assert "final/test/relative_fid/equilibrium" in history
+    assert history["trainer/global_step"][-1] == "4"
+    for name in PICTURES:
+        assert any(key.startswith(f"images/{name}") for key in history), name
+    assert any(key.startswith(TABLE) for key in history)
+    (path,) = folder.glob(f"files/media/table/{TABLE}_*.json")
+    table = json.loads(path.read_text())
+    lines = [dict(zip(table["columns"], line, strict=True)) for line in table["data"]]
+    summary = json.loads((run / "summary.json").read_text())
+    expected = {
+        (row["method"], split): s["relative_fid"] for row in summary["rows"] for split, s in row["scores"].items()
+    }
+    assert {(line["samples"], line["against"]): line["relative_fid"] for line in lines} == expected
+    protocol = summary["protocol"]
+    for line in lines:
+        assert line["extractor_weights_sha256"] == protocol["extractor_weights_sha256"] and line["generated"] == 64
+        assert line["real"] == protocol["splits"][line["against"]]["num_real"]
+    written = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    assert config["model"] == written["model"] and config["seed"] == 0
+    (artifact,) = [artifact for artifact in artifacts if artifact.type == "model"]
+    assert artifact.name == f"model-{begun.run_id}"
+    assert [entry.path for entry in artifact.manifest.contents] == ["last.ckpt"]
+    copies = [path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() in copies
+
+
+def kill(self, trainer, module):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_interrupted_run_goes_on_in_the_same_one_and_tells_no_secret(command, smoke, finishes, monkeypatch):
+    monkeypatch.setenv("GEBM_SECRET", "hunter2")
+    with monkeypatch.context() as patch:
+        patch.setattr(Monitor, "on_base_update", kill)
+        secret = "sweep_objective=${oc.env:GEBM_SECRET}"
+        assert command(train, *smoke, *BARE, *OFFLINE, secret, "run_dir=r")[0] == 128 + signal.SIGTERM
+    assert finishes == [1]
+    status, _, err = command(train, "resume=r", "+logger.artifacts=true")
+    assert status == 0 and finishes == [1, 0], err
+    run = Path("r")
+    first, second = read_back(run)
+    assert first[1].run_id == second[1].run_id != "" and first[0] != second[0]
+    assert not first[4] and [artifact.type for artifact in second[4]] == ["model"]
+    assert "hunter2" in (run / "config.yaml").read_text()
+    for _, _, config, _, _ in (first, second):
+        assert "name" in config and "sweep_objective" not in config
+    for path in run.glob("wandb/**/*"):
+        assert not path.is_file() or b"hunter2" not in path.read_bytes(), path
+
+
+def test_a_failed_run_is_finished_too(command, smoke, finishes, monkeypatch):
+    def fail(self, trainer, module):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(Monitor, "on_base_update", fail)
+    with pytest.raises(RuntimeError, match="no"):
+        command(train, *smoke, *BARE, *OFFLINE)
+    assert finishes == [1]
+
+
+def test_the_jobs_of_a_sweep_are_a_group(command, smoke, finishes, tmp_path):
+    status, _, err = command(train, "-m", *smoke, *BARE, *OFFLINE, "seed=0,1", "name=both")
+    assert status == 0 and finishes == [0, 0], err
+    jobs = [read_back(job) for job in (tmp_path / "sweeps" / "both").iterdir() if job.is_dir()]
+    found = [(begun.run_group, begun.run_id) for job in jobs for _, begun, *_ in job]
+    assert [group for group, _ in found] == ["both", "both"] and len({i for _, i in found}) == 2
+
+
+def test_keys_from_the_environment_are_found_wherever_they_hide(monkeypatch):
+    monkeypatch.setenv("GEBM_SECRET", "7")
+    cfg = OmegaConf.create(
+        {
+            "plain": 1,
+            "direct": "x${oc.env:GEBM_SECRET}",
+            "through": "${direct}",
+            "group": {"deep": "${oc.decode:${oc.env:GEBM_SECRET}}", "other": "${plain}"},
+            "copied": "${group}",
+            "list": ["a", "${through}"],
+            "default": "${oc.env:GEBM_NOT_SET,3}",
+            "missing": "???",
+        }
+    )
+    found = ["direct", "through", "group.deep", "copied.deep", "list", "default"]
+    assert keys_from_environment(cfg) == found and cfg.direct == "x7"
 
 
 def test_tensorboard_gets_curves_and_pictures(command, smoke):

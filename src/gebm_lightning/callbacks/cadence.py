@@ -57,6 +57,15 @@ def log(trainer: pl.Trainer, metrics: dict[str, Any], module: GEBMModule) -> Non
         logger.log_metrics({k: float(v) for k, v in metrics.items()}, step=module.base_updates)
 
 
+def log_table(trainer: pl.Trainer, name: str, columns: list[str], lines: list[list[Any]], step: int) -> None:
+    """Hand a table, by columns and lines, to those loggers that show tables."""
+    from pytorch_lightning.loggers import WandbLogger
+
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table(name, columns, lines, step=step)
+
+
 def log_image(trainer: pl.Trainer, name: str, path: Path, figure: Figure, step: int) -> None:
     """Hand a picture to those loggers that show pictures."""
     from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger

@@ -22,10 +22,12 @@ from ..metrics.likelihood import has_density, negative_log_likelihoods
 from ..metrics.reference import MAX_REAL
 from ..metrics.report import describe, print_table, versions, write_json
 from ..metrics.scores import Scorer, check_settings
+from ..metrics.table import long_form
 from ..noise import BlockNoise
 from ..objectives.base import ScaledEnergy
+from ..panels import TABLE
 from ..samplers import SIR, Fitted, LatentSampler, Refiner
-from .cadence import BaseUpdateCallback, log, log_image
+from .cadence import BaseUpdateCallback, log, log_image, log_table
 from .images import curve_figure, save
 from .monitor import bounds
 
@@ -156,6 +158,7 @@ class Evaluation(BaseUpdateCallback):
             "versions": versions(),
         }
         write_json(folder / "summary.json", summary)
+        log_table(trainer, TABLE, *long_form(rows, summary["protocol"]), pl_module.base_updates)
         self.on_final(trainer, pl_module, rows)
 
     def on_final(self, trainer: pl.Trainer, module: GEBMModule, rows: list[dict[str, Any]]) -> None:

@@ -15,8 +15,8 @@ def main() -> None:
     run_command("export", _task, name_run)
 
 
-def name_run(arguments: list[str]) -> list[str]:
-    """The arguments with a bare RUN as `ckpt=RUN`.
+def name_run(arguments: list[str], key: str = "ckpt") -> list[str]:
+    """The arguments with a bare RUN as `ckpt=RUN`, or under another key.
 
     Raises:
         UserError: several runs are named.
@@ -27,11 +27,11 @@ def name_run(arguments: list[str]) -> list[str]:
         for i, argument in enumerate(arguments)
         if argument and "=" not in argument and argument[0] not in "-~" and not arguments[max(i, 1) - 1].startswith("-")
     ]
-    named = [arguments[i] for i in bare] + [a for a in arguments if a.startswith("ckpt=")]
+    named = [arguments[i] for i in bare] + [a for a in arguments if a.startswith(f"{key}=")]
     if len(named) > 1:
         raise UserError(f"{' '.join(named)}: one run at a time")
     # Quoted, since Hydra's grammar has commas, spaces and brackets of its own.
-    quoted = {i: "ckpt='" + arguments[i].replace("'", "\\'") + "'" for i in bare}
+    quoted = {i: f"{key}='" + arguments[i].replace("'", "\\'") + "'" for i in bare}
     return [quoted.get(i, argument) for i, argument in enumerate(arguments)]
 
 

@@ -27,6 +27,7 @@ from ..lightning.checkpoint import find_checkpoint, has_checkpoint, put_damaged_
 from ..metrics.report import write_json
 from ..noise import BlockNoise
 from ..samplers import sampling_mode
+from .environment import hide_environment
 from .launch import SIGNALS, process_rank
 from .lock import held, is_held
 from .resume import put_aside
@@ -68,6 +69,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         warnings.filterwarnings("ignore", message=message)
     resumed = cfg.resume is not None
     trusted, trust = not resumed, tuple(cfg.get("trust") or ())
+    hide_environment(cfg)
     first = process_rank() == 0
     begun = first and not resumed and (run_dir / "config.yaml").exists()
     if begun and not is_held(run_dir) and not has_checkpoint(run_dir):
@@ -95,7 +97,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
             "train_mode=energy leaves this base as it was made: init=RUN begins from a trained one", stacklevel=1
         )
     _dry_run(module, data, callbacks)
-    loggers = [instantiate(node, trusted, trust) for node in cfg.logger.values() if OmegaConf.is_config(node)]
+    loggers = [instantiate(node, trusted, trust) for node in cfg.logger.values() if OmegaConf.is_dict(node)]
     for logger in loggers:
         if resumed and hasattr(logger, "keep_until"):
             logger.keep_until = read_checkpoint(run_dir)["gebm_lightning"]["base_updates"]
@@ -124,7 +126,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         module.interrupted = module.interrupted or (code - 128 if code > 128 else signal.SIGINT)
     finally:
         if first:
-            _finish(loggers, failed=not finished)
+            _finish(loggers, run_dir, finished and not module.interrupted)
         lock.close()
         if fresh and not finished and not has_checkpoint(run_dir):
             shutil.rmtree(run_dir, ignore_errors=True)
@@ -203,9 +205,14 @@ def _start_loggers(loggers: list[Any], cfg: DictConfig) -> None:
             ) from error
 
 
-def _finish(loggers: list[Any], failed: bool) -> None:
-    for logger in loggers:
-        logger.finalize("failed" if failed else "success")
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=int(failed))
+def _finish(loggers: list[Any], run_dir: Path, finished: bool) -> None:
+    """Close the loggers, and wandb's run, of which an interrupted or failed one may go on later."""
+    try:
+        for logger in loggers:
+            if finished and hasattr(logger, "log_checkpoints"):
+                logger.log_checkpoints(run_dir / "checkpoints")
+            logger.finalize("success" if finished else "failed")
+    finally:
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish(exit_code=int(not finished))

@@ -103,6 +103,7 @@ def _comparable(cfg: DictConfig, folder: Path) -> Any:
     for node in plain.get("logger", {}).values():
         if isinstance(node, dict):
             node.pop("save_dir", None)
+            node.pop("hide", None)
     return plain
 
 
@@ -126,9 +127,16 @@ def resumed_config(folder: Path, overrides: list[str]) -> DictConfig:
         # Whom to trust is said by who resumes, never by the file.
         cfg.trust = []
         for override in overrides:
-            key, _, value = override.partition("=")
+            # Hydra asks for a plus where the default config has no such key; the run's own may.
+            key, _, value = override.removeprefix("+").partition("=")
             if key.startswith(("trainer.", "callbacks.", "logger.")) or key in ("debug", "trust"):
-                OmegaConf.update(cfg, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+                new = OmegaConf.from_dotlist([f"value={value}"]).value
+                OmegaConf.update(cfg, key, new)
+                # What loggers share, such as logger.offline, is written out in each of them.
+                group, _, shared = key.partition(".")
+                for node in cfg.logger.values() if group == "logger" else []:
+                    if OmegaConf.is_dict(node) and shared in node:
+                        node[shared] = new
             elif key != "resume":
                 raise UserError(
                     f"{override}: a resumed run keeps its config; only trainer, callbacks, logger and trust may change"

@@ -118,6 +118,25 @@ class ExportSchema:
     trust: list[str] = field(default_factory=list)
 
 
+@dataclass
+class ReportSchema:
+    """Top level of `report`."""
+
+    run: str | None = None
+    out: str | None = None
+    debug: bool = False
+
+
+@dataclass
+class DashboardSchema:
+    """Top level of `dashboard`."""
+
+    entity: str | None = None
+    project: str = MISSING
+    view: str = MISSING
+    debug: bool = False
+
+
 def _job_hash(overrides: str) -> str:
     return hashlib.sha256(str(overrides).encode()).hexdigest()[:12]
 
@@ -156,6 +175,8 @@ def register() -> None:
     store.store("evaluate_schema", EvaluateSchema)
     store.store("particles_schema", ParticlesSchema)
     store.store("export_schema", ExportSchema)
+    store.store("report_schema", ReportSchema)
+    store.store("dashboard_schema", DashboardSchema)
     OmegaConf.register_new_resolver("job_hash", _job_hash, replace=True)
     OmegaConf.register_new_resolver("first", _first, replace=True)
     OmegaConf.register_new_resolver("prod", lambda numbers: math.prod(numbers), replace=True)

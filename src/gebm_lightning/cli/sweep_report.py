@@ -9,10 +9,13 @@ import os
 from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FOLDERS: list[Path] = []
 
@@ -33,9 +36,14 @@ def report_sweeps() -> None:
             write(folder, rows)
 
 
+def job_folders(folder: Path) -> list[Path]:
+    """Those of a sweep's jobs that have begun, without what was put aside."""
+    return [path.parent for path in sorted(folder.glob("*/config.yaml")) if ".broken-" not in path.parent.name]
+
+
 def collect(folder: Path) -> list[dict[str, Any]]:
     """One row for each job: the keys in which the jobs' configs differ, its state, and its scores."""
-    configs = {path.parent: _flat(path) for path in sorted(folder.glob("*/config.yaml")) if ".broken-" not in str(path)}
+    configs = {job: _flat(job / "config.yaml") for job in job_folders(folder)}
     differing = [
         key
         for key in sorted({key for config in configs.values() for key in config})
@@ -53,7 +61,7 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"job": job.name} | {key: config.get(key) for key in differing}
         row["state"] = "finished" if (job / "finished.json").is_file() else "unfinished"
         summary = job / "summary.json"
-        rows.append(row | (_scores(json.loads(summary.read_text())) if summary.is_file() else {}))
+        rows.append(row | (summary_scores(json.loads(summary.read_text())) if summary.is_file() else {}))
     return sorted(rows, key=lambda row: [str(row[key]) for key in differing])
 
 
@@ -89,7 +97,7 @@ def _flat(path: Path) -> dict[str, Any]:
     return flat
 
 
-def _scores(summary: dict[str, Any]) -> dict[str, float]:
+def summary_scores(summary: dict[str, Any]) -> dict[str, float]:
     row = {}
     for result in summary["rows"]:
         method = result["method"].replace(" ", "_")
@@ -110,7 +118,9 @@ def _scores(summary: dict[str, Any]) -> dict[str, float]:
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     """All three files, each all or nothing; the table is printed as well."""
-    keys = _keys(rows)
+    from ..callbacks.images import save
+
+    keys = keys_of(rows)
     text = io.StringIO()
     writer = csv.DictWriter(text, keys)
     writer.writeheader()
@@ -118,14 +128,16 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
     _replace(folder / "sweep.csv", text.getvalue())
     table = markdown(rows, keys)
     if averaged := over_seeds(rows, keys):
-        table += "\nMean ± standard deviation over seeds:\n\n" + markdown(averaged, _keys(averaged))
+        table += "\nMean ± standard deviation over seeds:\n\n" + markdown(averaged, keys_of(averaged))
     _replace(folder / "sweep.md", table)
-    _figure(folder / "sweep.png", rows, keys)
+    drawn = figure(rows, keys)
+    if drawn is not None:
+        save(drawn, folder / "sweep.png")
     print(table)
     print(folder)
 
 
-def _keys(rows: list[dict[str, Any]]) -> list[str]:
+def keys_of(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
@@ -151,7 +163,14 @@ def over_seeds(rows: list[dict[str, Any]], keys: list[str]) -> list[dict[str, An
 
 
 def markdown(rows: list[dict[str, Any]], keys: list[str]) -> str:
-    """The rows as a table: what differs, relative FID, FID of the base, the equilibrium's ESS, the bounds.
+    """The rows as a table."""
+    headings, lines = cells(rows, keys)
+    texts = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    return "\n".join([*texts, *("| " + " | ".join(line) + " |" for line in lines)]) + "\n"
+
+
+def cells(rows: list[dict[str, Any]], keys: list[str]) -> tuple[list[str], list[list[str]]]:
+    """Headings of the rows' table, and its lines: what differs, relative FID, FID of the base, the equilibrium's ESS, the bounds.
 
     Where the data's modes are known, their scores stand in the place of FID, and of the bounds.
     """
@@ -164,26 +183,22 @@ def markdown(rows: list[dict[str, Any]], keys: list[str]) -> str:
     else:
         ends = ("/nll", "/base_nll", "/fid/base", "ess_share/equilibrium", "/kale", "/donsker_varadhan")
         shown += [k for k in keys if ("/relative_fid/" in k and not k.endswith("/base")) or k.endswith(ends)]
-    lines = ["| " + " | ".join(k.removesuffix("._target_") for k in shown) + " |", "|" + "---|" * len(shown)]
-    for row in rows:
-        cells = [_text(_short(k, row.get(k)), ".3f" if "/" in k else ".4g") for k in shown]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    lines = [[_text(_short(k, row.get(k)), ".3f" if "/" in k else ".4g") for k in shown] for row in rows]
+    return [k.removesuffix("._target_") for k in shown], lines
 
 
-def _figure(path: Path, rows: list[dict[str, Any]], keys: list[str]) -> None:
+def figure(rows: list[dict[str, Any]], keys: list[str]) -> Figure | None:
+    """Relative FID of each scored job; None if there are none."""
     from matplotlib.figure import Figure
-
-    from ..callbacks.images import save
 
     scored = [row for row in rows if any("/relative_fid/" in key for key in row)]
     if not scored:
-        return
+        return None
     settings = [k for k in keys if "/" not in k and k not in ("job", "state")]
     labels = [", ".join(_setting(k, row[k]) for k in settings if row[k] is not None) or row["job"] for row in scored]
     split = "test" if any("test/relative_fid/equilibrium" in row for row in scored) else "train"
-    figure = Figure(figsize=(8, 1.2 + 0.35 * len(scored)), layout="constrained")
-    ax = figure.subplots()
+    drawn = Figure(figsize=(8, 1.2 + 0.35 * len(scored)), layout="constrained")
+    ax = drawn.subplots()
     for marker, method in (("o", "short_run"), ("D", "equilibrium")):
         values = [row.get(f"{split}/relative_fid/{method}", float("nan")) for row in scored]
         ax.plot(values, range(len(scored)), marker, label=method.replace("_", " "))
@@ -192,7 +207,7 @@ def _figure(path: Path, rows: list[dict[str, Any]], keys: list[str]) -> None:
     ax.invert_yaxis()
     ax.set_xlabel(f"FID against {split} data, relative to the base's")
     ax.legend(fontsize=8)
-    save(figure, path)
+    return drawn
 
 
 def _setting(key: str, value: Any) -> str:

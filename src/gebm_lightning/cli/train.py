@@ -39,6 +39,9 @@ def _task(cfg: DictConfig) -> Any:
         cfg = resumed_config(run_dir, list(hydra_cfg.overrides.task))
     with open_dict(cfg):
         cfg.run_dir = str(run_dir)
+        for node in cfg.logger.values() if sweep else []:
+            if OmegaConf.is_dict(node) and "group" in node and node.group is None:
+                node.group = Path(hydra_cfg.sweep.dir).name
     if sweep:
         end_with_parent()
         done = take_up(cfg, run_dir)

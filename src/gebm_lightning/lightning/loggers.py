@@ -1,14 +1,17 @@
-"""A CSV logger that writes `metrics.csv` straight into a run's folder and keeps its rows when the run resumes."""
+"""`metrics.csv` straight in a run's folder, with its rows kept when the run resumes; and wandb, with what it is not told."""
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric.loggers import CSVLogger
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 
 
@@ -43,3 +46,41 @@ class RunCSVLogger(Logger, CSVLogger):
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run's `config.yaml` has them."""
+
+
+class RunWandbLogger(WandbLogger):
+    """Lightning's logger of a wandb run, which keeps parts of the config to itself and hands over checkpoints when asked.
+
+    Args:
+        artifacts: whether the checkpoints of a finished run become an artifact.
+        hide: dotted keys of the config that wandb is not told, with what is under them.
+        settings: Lightning's own, and those of `wandb.init`.
+    """
+
+    def __init__(self, artifacts: bool = False, hide: Sequence[str] = (), **settings: Any) -> None:
+        super().__init__(**settings)
+        self.artifacts, self.hide = artifacts, tuple(hide)
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The config, but for what is hidden."""
+        shown = copy.deepcopy(params)
+        for key in self.hide:
+            *above, last = key.split(".")
+            node = shown
+            for part in above:
+                node = node.get(part, {}) if isinstance(node, dict) else {}
+            if isinstance(node, dict):
+                node.pop(last, None)
+        super().log_hyperparams(shown, *args, **kwargs)
+
+    def log_checkpoints(self, folder: Path) -> None:
+        """If `artifacts`, the folder's `last.ckpt` and `best.ckpt`, those that are there, as one artifact `model-ID`."""
+        paths = [path for name in ("last.ckpt", "best.ckpt") if (path := folder / name).is_file()]
+        if not self.artifacts or not paths:
+            return
+        import wandb
+
+        artifact = wandb.Artifact(f"model-{self.version}", type="model")
+        for path in paths:
+            artifact.add_file(str(path), path.name)
+        self.experiment.log_artifact(artifact)

@@ -65,6 +65,22 @@ def markdown(rows: Sequence[dict[str, Any]], equal_cost: float | None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def long_form(rows: Sequence[dict[str, Any]], protocol: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """One line for each method and real split, with all its numbers, what it took and under what protocol: columns and lines."""
+    shared = {key: protocol.get(key) for key in ("extractor", "extractor_weights_sha256", "base", "seed")}
+    lines: list[dict[str, Any]] = []
+    for row in rows:
+        costs = {name: row[key] for key, name, _ in COSTS if key in row}
+        for split, scores in (row["scores"] or {"": {}}).items():
+            counts = protocol.get("splits", {}).get(split, {})
+            told = {"generated": counts.get("num_generated"), "real": counts.get("num_real")}
+            lines.append(
+                {"samples": row["method"], "against": split, **scores, **costs, "note": note(row), **told, **shared}
+            )
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    return columns, [[line.get(key) for key in columns] for line in lines]
+
+
 def note(row: dict[str, Any]) -> str:
     """What a reader of a row has to be told: an error, chains that did not move, chains that have not mixed."""
     if "error" in row:
