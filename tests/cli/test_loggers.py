@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from gebm_lightning import UserError, compose
 from gebm_lightning.callbacks import Monitor
 from gebm_lightning.cli import train
-from gebm_lightning.cli.environment import keys_from_environment
+from gebm_lightning.cli.environment import hide_environment, keys_from_environment
 from gebm_lightning.panels import PANELS, PICTURES, TABLE
 
 OFFLINE = ["logger=wandb", "logger.offline=true"]
@@ -156,6 +157,12 @@ def test_the_jobs_of_a_sweep_are_a_group(command, smoke, finishes, tmp_path):
     jobs = [read_back(job) for job in (tmp_path / "sweeps" / "both").iterdir() if job.is_dir()]
     found = [(begun.run_group, begun.run_id) for job in jobs for _, begun, *_ in job]
     assert [group for group, _ in found] == ["both", "both"] and len({i for _, i in found}) == 2
+
+
+@pytest.mark.parametrize("hide", ["null", "name", "[1]"])
+def test_what_is_hidden_is_a_list_of_keys(hide):
+    with pytest.raises(UserError, match="must be a list of the config's keys"):
+        hide_environment(compose(["run_dir=x", "logger=wandb", f"logger.wandb.hide={hide}"]))
 
 
 def test_keys_from_the_environment_are_found_wherever_they_hide(monkeypatch):

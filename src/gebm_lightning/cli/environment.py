@@ -7,15 +7,23 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.resolvers import oc
 
+from ..errors import UserError
+
 
 def hide_environment(cfg: DictConfig) -> None:
     """Add the keys that come from the environment to the `hide` of every logger that has one.
 
     In the config, because the run's `config.yaml` holds values only: a resumed run could not tell any more.
+
+    Raises:
+        UserError: a `hide` is no list of keys.
     """
     loggers = [node for node in cfg.logger.values() if OmegaConf.is_dict(node) and "hide" in node]
     if not loggers:
         return
+    for node in loggers:
+        if not OmegaConf.is_list(node.hide) or not all(isinstance(key, str) for key in node.hide):
+            raise UserError(f"a logger's hide must be a list of the config's keys, not {node.hide!r}")
     found = keys_from_environment(cfg)
     with open_dict(cfg):
         for node in loggers:
