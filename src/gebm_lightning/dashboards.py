@@ -26,7 +26,7 @@ def dashboard(entity: str, project: str, name: str = "GEBM") -> Any:
     table = parts.WeavePanelSummaryTable(table_name=TABLE)
     sections = [workspaces.Section(name="Samples", panels=[media, table], is_open=True)]
     for section in dict.fromkeys(panel.section for panel in PANELS):
-        plots = [
+        plots: list[Any] = [
             parts.LinePlot(title=p.title, x=STEP, metric_regex=f"^({p.keys})$", log_y=p.log, title_x="base updates")
             for p in PANELS
             if p.section == section
