@@ -67,10 +67,19 @@ class LMDBImages(BatchDataset):
                 with temporary.open("wb") as file:
                     np.save(file, keys, allow_pickle=False)
                 os.replace(temporary, place / "keys.npy")
-                break
+                return np.load(place / "keys.npy", mmap_mode="r", allow_pickle=False)
             except OSError:
                 continue  # a read-only place: the next, or none; the list in memory serves
         return keys
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For loader processes that are not forked: a memory map would be pickled as a copy of the whole list.
+        keys = Path(str(self._keys.filename)) if isinstance(self._keys, np.memmap) else self._keys
+        return self.__dict__ | {"_keys": keys}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        keys = state["_keys"]
+        self.__dict__ |= state | {"_keys": np.load(keys, mmap_mode="r") if isinstance(keys, Path) else keys}
 
     def _value(self, index: int) -> bytes:
         with self._open().begin(buffers=False) as transaction:
