@@ -60,7 +60,7 @@ class ReduceLROnKID(BaseUpdateCallback):
         super().on_train_start(trainer, pl_module)
         data = trainer.datamodule  # type: ignore[attr-defined]
         self.features.to(pl_module.device)
-        self._size = min(self.num_samples, len(data.dataset("train")))
+        self._size = data.dataset("train").count(self.num_samples)
         self._real = real_features(data, self.features, "train", pl_module.device, self.num_samples)
 
     def on_base_update(self, trainer: pl.Trainer, module: GEBMModule) -> None:

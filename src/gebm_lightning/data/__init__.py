@@ -8,6 +8,7 @@ from .folder import CelebA, Folder
 from .lmdb import LSUN
 from .tables import Table
 from .toys import Toy
+from .webdataset import WebDataset
 
 __all__ = [
     "LSUN",
@@ -21,4 +22,5 @@ __all__ = [
     "Table",
     "Torchvision",
     "Toy",
+    "WebDataset",
 ]

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from ..errors import UserError, check_number
 from ..noise import stable_seed
 from .batch import Batch, to_unit
-from .datasets import BatchDataset, Mirrored, StepSampler
+from .datasets import BatchDataset
 
 SPLITS = ("train", "val", "test")
-SETTINGS = {"size", "channels", "root", "path", "category", "table", "download", "skip_corrupt"}
+SETTINGS = {"size", "channels", "root", "path", "category", "table", "download", "skip_corrupt", "val", "test"}
 
 
 class Source(Protocol):
@@ -100,11 +100,11 @@ class ImageDataModule(pl.LightningDataModule):
         if self.flip:
             if len(self.shape) != 3:
                 raise UserError("data.flip=true mirrors images: these data are vectors")
-            data = Mirrored(data)
+            data = data.mirrored()
         trainer = self.trainer
         start = getattr(trainer.lightning_module, "steps", 0) if trainer is not None else 0
         rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        sampler = StepSampler(len(data), self.batch_size, self.seed, start, rank, world)
+        sampler = data.sampler(self.batch_size, self.seed, start, rank, world)
         return DataLoader(
             data,
             batch_sampler=sampler,
@@ -118,19 +118,18 @@ class ImageDataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return Batch(to_unit(batch.x), batch.y)
 
-    def order(self, split: str) -> Tensor:
-        """(n,) a fixed permutation of a split: files on disk are often sorted by class, and a part should be like the whole."""
-        return torch.randperm(len(self.dataset(split)), generator=torch.Generator().manual_seed(1))
+    def order(self, split: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """(m,) the indices of samples `start` to `stop` in the order in which `batches` yields them."""
+        data = self.dataset(split)
+        return data.fixed_order(start, len(data) if stop is None else data.count(stop))
 
     def labels(self, split: str, stop: int | None = None) -> Tensor | None:
         """Labels of the first `stop` samples that `batches` yields, (m,), or None."""
-        y = self.dataset(split).y
-        return None if y is None else y[self.order(split)[:stop]]
+        return self.dataset(split).labels_of(self.order(split, 0, stop))
 
     def batches(self, split: str, size: int = 512, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
-        """Samples `start` to `stop` of a split, in the order of `order`, as `Batch`es in [−1, 1] on the CPU."""
-        data, order = self.dataset(split), self.order(split)
-        stop = len(data) if stop is None else min(stop, len(data))
-        for first in range(start, stop, size):
-            batch = data.__getitems__(order[first : min(first + size, stop)].tolist())
+        """Samples `start` to `stop` of a split, in a fixed order, as `Batch`es in [−1, 1] on the CPU."""
+        data, order = self.dataset(split), self.order(split, start, stop)
+        for first in range(0, len(order), size):
+            batch = data.__getitems__(order[first : first + size].tolist())
             yield Batch(to_unit(batch.x), batch.y)

@@ -16,7 +16,8 @@ from .batch import Batch
 class BatchDataset(Dataset[Batch]):
     """The contract: `len`, the shape of one datum, and `__getitems__(indices) -> Batch` of uint8 images or floats.
 
-    `y` holds the labels of all, (n,), or None.
+    `y` holds the labels of all, (n,), or None. The rest is there for data whose length is not known before they are looked
+    through.
     """
 
     shape: tuple[int, ...]
@@ -27,6 +28,31 @@ class BatchDataset(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         raise NotImplementedError
+
+    def count(self, at_most: int) -> int:
+        """The length, or `at_most` if that is less."""
+        return min(len(self), at_most)
+
+    def extent(self) -> str:
+        """What tells this data set from a longer or shorter one of its kind."""
+        return str(len(self))
+
+    def fixed_order(self, start: int, stop: int) -> Tensor:
+        """(m,) the indices at positions `start` to `stop` of a fixed permutation: files on disk are often sorted by class, and a
+        part should be like the whole."""
+        return torch.randperm(len(self), generator=torch.Generator().manual_seed(1))[start:stop]
+
+    def labels_of(self, indices: Tensor) -> Tensor | None:
+        """(m,) labels, or None."""
+        return None if self.y is None else self.y[indices]
+
+    def mirrored(self) -> BatchDataset:
+        """This data set and its mirror images."""
+        return Mirrored(self)
+
+    def sampler(self, batch_size: int, seed: int, start: int, rank: int, world: int) -> Sampler[list[int]]:
+        """The endless batches of one rank, from step `start` on."""
+        return StepSampler(len(self), batch_size, seed, start, rank, world)
 
 
 class ArrayDataset(BatchDataset):
@@ -119,6 +145,7 @@ class StepSampler(Sampler[list[int]]):
             for position in range(first, first + self.batch_size):
                 if position // self.size != epoch:
                     epoch = position // self.size
+                    order = torch.empty(0)  # the old one goes before the new one comes
                     generator = torch.Generator().manual_seed(stable_seed(self.seed, "data", epoch))
                     order = torch.randperm(self.size, generator=generator)
                 batch.append(int(order[position % self.size]))

@@ -31,7 +31,7 @@ def real_features(
     kept = _read(path) if path is not None and rank() == 0 else None
     if broadcast(kept is not None):
         return kept
-    start, stop = shard(min(len(data.dataset(split)), max_real))
+    start, stop = shard(data.dataset(split).count(max_real))
     batches = (batch.x for batch in data.batches(split, size=64, start=start, stop=stop))
     values = gather_rows(extract(features, batches, device))
     if rank() != 0:
@@ -56,10 +56,10 @@ def _read(path: Path) -> Tensor | None:
 def _cache_file(data: Any, features: nn.Module, split: str, max_real: int) -> Path:
     root = Path(os.environ.get("GEBM_CACHE", "~/.cache/gebm_lightning")).expanduser()
     dataset = data.dataset(split)
-    n = min(len(dataset), max_real)
-    probe = dataset.__getitems__(data.order(split)[:64].tolist()).x
+    n = dataset.count(max_real)
+    probe = dataset.__getitems__(data.order(split, 0, 64).tolist()).x
     # How the files came here does not matter.
     source = {k: v for k, v in describe(data.source).items() if k not in ("download", "cache")}
-    text = f"{source}|{split}|{n} of {len(dataset)}|{data.shape}|{features.name}|{features.digest}|in the order of a permutation"
+    text = f"{source}|{split}|{n} of {dataset.extent()}|{data.shape}|{features.name}|{features.digest}|in the order of a permutation"
     key = hashlib.sha256(text.encode() + probe.numpy().tobytes()).hexdigest()[:24]
     return root / "features" / f"{data.source.name}-{split}-{features.name}-{key}.npy"
