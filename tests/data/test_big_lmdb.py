@@ -1,5 +1,6 @@
 """300,000 images in an LMDB: what it takes to start, to hold, to share out and to go on."""
 
+import pickle
 import time
 from types import SimpleNamespace
 
@@ -45,6 +46,13 @@ def test_the_first_batch_comes_at_once(root, monkeypatch):
     start = time.process_time()
     batch = next(iter(loader(root)))
     assert time.process_time() - start < 3 and len(numbers(batch.x).unique()) == BATCH
+
+
+def test_a_loader_process_that_is_not_forked_gets_no_copy_of_the_keys(root):
+    data = LMDBImages(root / "bedroom_train_lmdb", 4)
+    text = pickle.dumps(data)
+    assert len(text) < 10_000
+    assert numbers(pickle.loads(text).__getitems__([7, len(data) - 1]).x).tolist() == [7, len(data) - 1]
 
 
 @pytest.mark.slow
