@@ -91,9 +91,12 @@ def instantiate(node: Any, trusted: bool = True, trust: tuple[str, ...] = (), **
     try:
         return hydra.utils.instantiate(node, _convert_="all", **kwargs)
     except InstantiationException as error:
-        if not isinstance(error.__cause__, UserError):
+        if isinstance(error.__cause__, UserError):
+            mistake = error.__cause__
+        elif trusted:
             raise
-        mistake = error.__cause__
+        else:
+            mistake = UserError(f"the run's config cannot be used: {' '.join(str(error).split())}")
     raise mistake
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ def load_npz(path: Path, advice: str) -> dict[str, np.ndarray]:
             raise UserError(f"{path} holds one array without a name: an npz is needed, as np.savez writes it")
         with arrays:
             return {key: arrays[key] for key in arrays.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path} cannot be read as an npz of arrays: {first_line(error)}") from error
 
 

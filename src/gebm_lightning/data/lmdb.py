@@ -138,7 +138,8 @@ def _read_keys(path: Path, entries: int) -> np.ndarray | None:
         keys = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return keys if keys.ndim == 2 and keys.dtype == np.uint8 and len(keys) == entries else None
+    # An archive of arrays is no array.
+    return keys if isinstance(keys, np.ndarray) and keys.ndim == 2 and keys.dtype == np.uint8 and len(keys) == entries else None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ..archive import load_torch
 from ..errors import UserError, first_line
 
 MATCHES = ("name", "order")
@@ -26,14 +26,8 @@ def _read_npz(path: Path) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
-    if zipfile.is_zipfile(path):
-        # torch does not compare the archive's checksums; a changed byte in a weight would go unseen.
-        with zipfile.ZipFile(path) as archive:
-            wrong = archive.testzip()
-        if wrong is not None:
-            raise ValueError(f"its part {wrong} has a wrong checksum")
     try:
-        raw = torch.load(path, map_location="cpu", weights_only=True)
+        raw = load_torch(path)
     except pickle.UnpicklingError as error:
         # torch's own text would advise to run the code.
         raise ValueError("it is damaged, or holds more than tensors; save a state_dict()") from error
