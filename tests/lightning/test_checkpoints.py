@@ -117,7 +117,9 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(pl.Trainer, "save_checkpoint", full)
-    with pytest.raises(UserError, match="cannot be written: No space left on device; make room, then go on with resume="):
+    with pytest.raises(
+        UserError, match="cannot be written: No space left on device; make room, then go on with resume="
+    ):
         train(tmp_path, 3, Checkpoint(every_n_base_updates=1), path=tmp_path / "checkpoints" / "last.ckpt")
     assert {p.name: p.read_bytes() for p in (tmp_path / "checkpoints").iterdir()} == before
 

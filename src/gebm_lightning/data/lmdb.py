@@ -139,7 +139,11 @@ def _read_keys(path: Path, entries: int) -> np.ndarray | None:
     except (OSError, ValueError, EOFError):
         return None
     # An archive of arrays is no array.
-    return keys if isinstance(keys, np.ndarray) and keys.ndim == 2 and keys.dtype == np.uint8 and len(keys) == entries else None
+    return (
+        keys
+        if isinstance(keys, np.ndarray) and keys.ndim == 2 and keys.dtype == np.uint8 and len(keys) == entries
+        else None
+    )
 
 
 @dataclass(frozen=True)
