@@ -59,7 +59,8 @@ def test_a_loader_process_that_is_not_forked_gets_no_copy_of_the_keys(root):
 def test_an_epoch_of_three_ranks_is_every_image_once_in_constant_memory(root):
     train = COUNT - HELD
     steps = -(-train // (BATCH * RANKS))
-    seen, memory = torch.zeros(steps, RANKS, BATCH, dtype=torch.int64), []
+    # Filled, for pages of zeros would only become memory when they are written to.
+    seen, memory = torch.full((steps, RANKS, BATCH), -1), []
     for step, batches in zip(
         range(steps), zip(*(loader(root, r, RANKS) for r in range(RANKS)), strict=True), strict=False
     ):
@@ -71,8 +72,11 @@ def test_an_epoch_of_three_ranks_is_every_image_once_in_constant_memory(root):
     held = LSUN(str(root), size=4).split("val")
     apart = numbers(held.__getitems__(range(len(held))).x)
     assert len(apart) == HELD and len(torch.cat([seen[:train], apart]).unique()) == COUNT
-    settled = memory[1:]
-    assert max(settled) < 1.05 * min(settled), [f"{m / 1e6:.1f} MB" for m in memory]
+    # In the first quarter forked processes part from pages that they shared, by counting references.
+    settled = memory[2:]
+    usual = sorted(settled)[len(settled) // 2]
+    told = [f"{m / 1e6:.1f} MB" for m in memory]
+    assert max(abs(m - usual) for m in settled) < 0.05 * usual, told
     step = steps // 2
     resumed = next(iter(loader(root, 1, RANKS, step)))
     assert torch.equal(numbers(resumed.x), seen[(step * RANKS + 1) * BATCH :][:BATCH])
