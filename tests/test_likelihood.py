@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from gebm_lightning import GEBM, UserError, build, compose
-from gebm_lightning.metrics.likelihood import METHODS, log_likelihood, log_partition
+from gebm_lightning.config import instantiate
+from gebm_lightning.metrics.likelihood import METHODS, log_likelihood, log_partition, negative_log_likelihoods
 from gebm_lightning.networks import DiagonalGaussian, FlowBase, FlowEnergy, Identity
 from gebm_lightning.noise import BlockNoise
 from gebm_lightning.priors import Gaussian, Uniform
@@ -132,6 +133,29 @@ def test_configs_build(model, energy):
     gebm = build(compose([f"model={model}", "data=ring", f"model/energy={energy}"]))
     x = gebm.sample_base(5, BlockNoise(0))
     assert gebm.log_prob(x).shape == (5,)
+
+
+class Steep(nn.Module):
+    """E(x) = k x₀, so that under N(0, I) one sample in a thousand has all the weight."""
+
+    def __init__(self, k):
+        super().__init__()
+        self.k = k
+
+    def forward(self, x):
+        return self.k * x[:, 0]
+
+
+@pytest.mark.parametrize(("k", "known"), [(0.5, True), (30.0, False)])
+def test_a_log_z_of_a_handful_of_samples_gives_no_likelihood(k, known):
+    gebm = GEBM(Identity([2]), Steep(k), Gaussian(2)).double()
+    data = instantiate(compose(["data=ring", "data.source.num_train=100", "data.source.num_held_out=100"]).data)
+    told = negative_log_likelihoods(gebm, data, ["test"], BlockNoise(0), 20_000)
+    assert ("note" in told) is not known and bool(told["splits"]) is known
+    if known:
+        x = data.dataset("test").x
+        wanted = (x.square().sum(1) / 2 + math.log(2 * math.pi) + k * x[:, 0] + k**2 / 2).mean().item()
+        assert told["splits"]["test"]["nll"] == pytest.approx(wanted, abs=4.5 * told["log_partition"]["standard_error"])
 
 
 def test_what_has_no_density_says_so():

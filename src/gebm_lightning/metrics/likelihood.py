@@ -16,6 +16,7 @@ from ..samplers import HMC, ais_log_z
 from ..samplers.gradients import sampling_mode
 from ..samplers.refiner import chunks
 
+MIN_EFFECTIVE = 10
 METHODS = ("learned", "monte_carlo", "ais", "exact")
 
 
@@ -116,10 +117,15 @@ def negative_log_likelihoods(
 ) -> dict[str, Any]:
     """Mean −log p of splits of a data module in nats, of model and base: for `summary.json`. log Z is exact or by Monte Carlo.
 
-    The data's own units are those in which it is served, whitened where it is.
+    The data's own units are those in which it is served, whitened where it is. A log Z that rests on a handful of samples is no
+    estimate: then there is a note in place of the splits.
     """
     z = usual_log_partition(gebm, generator, num_samples)
     told: dict[str, Any] = {"log_partition": z._asdict(), "splits": {}}
+    effective = num_samples / (1 + num_samples * (z.standard_error or 0.0) ** 2)
+    if effective < MIN_EFFECTIVE:
+        told["note"] = f"log Z rests on {effective:.1f} effective samples of {num_samples}: no likelihood is known"
+        return told
     for split in splits:
         x = torch.cat([batch.x for batch in data.batches(split)]).to(gebm.log_partition)
         model = log_likelihood(gebm, x, z)
