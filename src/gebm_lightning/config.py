@@ -87,7 +87,8 @@ def instantiate(node: Any, trusted: bool = True, trust: tuple[str, ...] = (), **
             _check_target(target, trust)
         for builder in _values(node, "builder"):
             check_builder(builder, trust)
-    _check_flags(OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node)
+    if OmegaConf.is_config(node):
+        _check_flags(OmegaConf.to_container(node, resolve=True), str(node._get_full_key("")).strip("."))
     try:
         return hydra.utils.instantiate(node, _convert_="all", **kwargs)
     except InstantiationException as error:
@@ -113,11 +114,11 @@ def _values(node: Any, key: str) -> Iterator[Any]:
             yield from _values(value, key)
 
 
-def _check_flags(plain: Any) -> None:
+def _check_flags(plain: Any, place: str) -> None:
     """Raise a UserError for a word or a list where one of our targets wants true or false: it would be taken for true."""
     if isinstance(plain, list):
-        for part in plain:
-            _check_flags(part)
+        for i, part in enumerate(plain):
+            _check_flags(part, f"{place}[{i}]")
     if not isinstance(plain, dict):
         return
     target = str(plain.get("_target_", ""))
@@ -128,9 +129,10 @@ def _check_flags(plain: Any) -> None:
             parameters = inspect.signature(hydra.utils.get_object(target)).parameters
     flags = {key for key, parameter in parameters.items() if parameter.annotation in ("bool", bool)}
     for key, value in plain.items():
+        name = f"{place}.{key}" if place else str(key)
         if key in flags and not isinstance(value, bool):
-            raise UserError(f"{key} of {target.rsplit('.', 1)[1]} must be true or false, not {value!r}")
-        _check_flags(value)
+            raise UserError(f"{name} must be true or false, not {value!r}")
+        _check_flags(value, name)
 
 
 def _check_target(target: Any, trust: tuple[str, ...] = ()) -> None:

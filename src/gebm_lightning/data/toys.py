@@ -90,8 +90,8 @@ class Toy:
     num_held_out: int = 10_000
 
     def __post_init__(self) -> None:
-        for key in ("num_train", "num_held_out"):
-            check_number(f"data.source.{key}", getattr(self, key), low=1, integer=True)
+        check_number("data.source.num_train", self.num_train, low=1, integer=True)
+        check_number("data.source.num_held_out", self.num_held_out, low=0, integer=True)
 
     @property
     def name(self) -> str:
