@@ -45,7 +45,12 @@ def test_there_are_groups():
 
 @pytest.mark.parametrize(("group", "name"), GROUPS, ids=lambda v: v)
 def test_every_choice_of_every_group_composes(group, name):
-    needed = {"folder": ["data.root=x"], "npz": ["data.path=x"], "webdataset": ["data.path=x"]}.get(name, [])
+    needed = {
+        "folder": ["data.root=x"],
+        "npz": ["data.path=x"],
+        "webdataset": ["data.path=x"],
+        "hf": ["data.path=x"],
+    }.get(name, [])
     config = "particles" if group == "particles" else "train"
     cfg = compose([f"{group}={name}", *([] if config == "particles" else ["run_dir=/tmp/run"]), *needed], config)
     OmegaConf.resolve(cfg)

@@ -21,7 +21,8 @@ from gebm_lightning import UserError, build, compose, load
 from gebm_lightning.cli.particles import points_of_file
 from gebm_lightning.cli.record import read_run
 from gebm_lightning.config import instantiate
-from gebm_lightning.data import LSUN, Folder, ImageNet32, Npz, Table
+from gebm_lightning.data import LSUN, Folder, HuggingFace, ImageNet32, Npz, Table, WebDataset
+from gebm_lightning.data.synthetic import write_parquet, write_tar
 from gebm_lightning.export import export_run
 from gebm_lightning.metrics.features import Digits
 from gebm_lightning.networks.pretrained import read_weights
@@ -141,6 +142,26 @@ def keys_of_lmdb(folder):
     return folder / "bedroom_train_lmdb" / "keys.npy", lambda: served(LSUN(str(folder), size=8))
 
 
+def tar(folder):
+    path = write_tar(folder / "a.tar", range(12), classes=3)
+
+    def read():
+        data = WebDataset(str(folder), size=8, cache=str(folder / "cache")).split("train")
+        data.__getitems__(data.fixed_order(0, len(data)).tolist())
+
+    return path, read
+
+
+def parquet(folder):
+    path = write_parquet(folder / "a.parquet", range(12), classes=3)
+
+    def read():
+        data = HuggingFace(str(folder), size=8).split("train")
+        data.__getitems__(data.fixed_order(0, len(data)).tolist())
+
+    return path, read
+
+
 def weights(name, save):
     def make(folder):
         tensors = {"layer.weight": torch.randn(3, 4), "layer.bias": torch.zeros(3)}
@@ -175,6 +196,8 @@ KINDS = {
     "power": power,
     "bsds300": bsds300,
     "keys of an LMDB": keys_of_lmdb,
+    "tar shard": tar,
+    "parquet shard": parquet,
     "weights, torch": weights("w.pt", torch.save),
     "weights, safetensors": weights("w.safetensors", safetensors.torch.save_file),
     "weights, npz": weights("w.npz", lambda t, path: np.savez(path, **{k: v.numpy() for k, v in t.items()})),

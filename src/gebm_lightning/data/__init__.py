@@ -6,6 +6,7 @@ from .datamodule import ImageDataModule
 from .digits import Digits
 from .folder import CelebA, Folder
 from .lmdb import LSUN
+from .parquet import HuggingFace
 from .tables import Table
 from .toys import Toy
 from .webdataset import WebDataset
@@ -16,6 +17,7 @@ __all__ = [
     "CelebA",
     "Digits",
     "Folder",
+    "HuggingFace",
     "ImageDataModule",
     "ImageNet32",
     "Npz",

@@ -17,7 +17,7 @@ from .batch import Batch, to_unit
 from .datasets import BatchDataset
 
 SPLITS = ("train", "val", "test")
-SETTINGS = {"size", "channels", "root", "path", "category", "table", "download", "skip_corrupt", "val", "test"}
+SETTINGS = set("size channels root path category table download skip_corrupt val test image label".split())
 
 
 class Source(Protocol):

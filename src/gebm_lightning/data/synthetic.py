@@ -56,3 +56,21 @@ def write_tar(path: Path, images: Iterable[int], size: int = 8, classes: int | N
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
     return path
+
+
+def write_parquet(
+    path: Path, images: Iterable[int], size: int = 8, classes: int | None = None, row_group: int = 5
+) -> Path:
+    """A parquet shard as the Hugging Face hub has them: structs of PNG bytes and a path, and labels, number mod classes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    given = list(images)
+    columns: dict[str, object] = {
+        "image": [{"bytes": numbered_image(number, size, "PNG"), "path": f"{number}.png"} for number in given]
+    }
+    if classes is not None:
+        columns["label"] = [number % classes for number in given]
+    pq.write_table(pa.table(columns), path, row_group_size=row_group)
+    return path

@@ -1,0 +1,190 @@
+"""Hugging Face image data sets in parquet files, from a folder or straight from the hub, read a row group at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError, check_number, first_line
+from .datasets import BatchDataset
+from .patterns import split_files
+from .shards import Raw, Recent, Sharded
+
+ROW_GROUPS = 1 << 20
+
+
+class ParquetShards(Sharded):
+    """The images of parquet files: a column of bytes, or of structs with `bytes`, and one of class numbers, or none.
+
+    A file's footer is read when it is first needed; row groups are read whole, and as many kept as are shuffled into each
+    other.
+
+    Args:
+        files: paths, or addresses that fsspec opens.
+        image, label: names of the columns; a label that no file has is none.
+
+    Raises:
+        UserError: a file is damaged or no parquet, or has not the columns.
+    """
+
+    def __init__(
+        self, files: Sequence[str], size: int, channels: int, mixed: int, skip_corrupt: bool, image: str, label: str
+    ) -> None:
+        super().__init__(files, size, channels, mixed, skip_corrupt)
+        self.image, self.label = image, label
+        self._group_sizes: dict[int, list[int]] = {}
+        self._begin()
+        self.check()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._open_files: Recent[Any] = Recent(2 * self.mixed, self._open)
+        self._groups: Recent[Any] = Recent(self.mixed, self._read)
+
+    def _file(self, shard: int) -> Any:
+        # Open files stay in the process that opened them: two that read by one would move each other's place.
+        if self._process != os.getpid():
+            self._begin()
+        return self._open_files[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_process": -1, "_open_files": None, "_groups": None}
+
+    def units(self, shard: int) -> list[int]:
+        if shard not in self._group_sizes:
+            meta = self._file(shard).metadata
+            self._group_sizes[shard] = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
+        return self._group_sizes[shard]
+
+    def labels_in(self, shard: int) -> Tensor:
+        return torch.tensor(self._columns(shard, None, [self.label])[self.label].to_pylist())
+
+    def raw(self, shard: int, row: int) -> Raw:
+        name, group, first = f"{row} of {self.shards[shard]}", 0, 0
+        while row >= first + self.units(shard)[group]:
+            first += self.units(shard)[group]
+            group += 1
+        self._file(shard)
+        table = self._groups[shard * ROW_GROUPS + group]
+        cell = table[self.image][row - first].as_py()
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(content, bytes):
+            raise UserError(
+                f"the image {name} has no bytes in the column {self.image}: it is a path, or of another kind"
+            )
+        return Raw(content, table[self.label][row - first].as_py() if self.label in table.column_names else None, name)
+
+    def _open(self, shard: int) -> Any:
+        try:
+            import fsspec
+            import pyarrow.parquet as pq
+        except ImportError as error:
+            raise UserError("data=hf reads parquet files: pip install 'gebm-lightning[hf]'") from error
+        path = self.shards[shard]
+        try:
+            file = pq.ParquetFile(fsspec.open(path, "rb").open() if "://" in path else path)
+        except Exception as error:
+            raise UserError(f"{path} is no parquet file, or a damaged one: {first_line(error)}") from error
+        if self.image not in file.schema_arrow.names:
+            raise UserError(
+                f"{path} has the columns {', '.join(file.schema_arrow.names)}: set data.image to that of the images"
+            )
+        # Labels of a whole data set or none: the first file has decided.
+        if self.labelled and self.label not in file.schema_arrow.names:
+            raise UserError(f"{path} has no column {self.label}, and files before it have")
+        return file
+
+    def _read(self, key: int) -> Any:
+        shard, group = divmod(key, ROW_GROUPS)
+        there = [n for n in (self.image, self.label) if n in self._file(shard).schema_arrow.names]
+        return self._columns(shard, group, there)
+
+    def _columns(self, shard: int, group: int | None, names: list[str]) -> Any:
+        file = self._file(shard)
+        try:
+            return (
+                file.read(columns=names, use_threads=False)
+                if group is None
+                else file.read_row_group(group, columns=names, use_threads=False)
+            )
+        except Exception as error:
+            raise UserError(f"{self.shards[shard]} is damaged or out of reach: {first_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class HuggingFace:
+    """A Hugging Face data set of images in parquet files, streamed in an order that is a function of (seed, step).
+
+    Splits are files, as with `WebDataset`: those that `val` and `test` name, else those whose names begin with val or test,
+    as the hub has them. Nothing is asked of the hub unless the path says so.
+
+    Args:
+        path: a folder of .parquet files, a pattern with `*`, one with a range, or an address that fsspec opens, such as
+            `hf://datasets/USER/NAME/data/*.parquet`.
+        val, test: the same, for these splits.
+        size: pixels of a side, from the central square.
+        channels: 3 for RGB, 1 for grey.
+        mixed: files, and row groups, shuffled into each other at a time.
+        image, label: names of the columns.
+        skip_corrupt: pass over, and name, images that cannot be decoded.
+    """
+
+    path: str
+    val: str | None = None
+    test: str | None = None
+    size: int = 64
+    channels: int = 3
+    mixed: int = 4
+    image: str = "image"
+    label: str = "label"
+    skip_corrupt: bool = False
+    name: ClassVar[str] = "hf"
+
+    def __post_init__(self) -> None:
+        check_number("data.size", self.size, low=1, integer=True)
+        check_number("data.source.mixed", self.mixed, low=1, integer=True)
+        if self.channels not in (1, 3):
+            raise UserError(f"data.channels must be 1 for grey or 3 for RGB, not {self.channels}")
+
+    def split(self, name: str) -> BatchDataset:
+        files = (
+            remote_files(name, self.path, self.val, self.test)
+            if "://" in str(self.path)
+            else [str(file) for file in split_files(name, self.path, self.val, self.test, ".parquet")]
+        )
+        return ParquetShards(files, self.size, self.channels, self.mixed, self.skip_corrupt, self.image, self.label)
+
+
+def remote_files(name: str, path: str, val: str | None, test: str | None) -> list[str]:
+    """The addresses of a split of a data set that fsspec reaches, as `split_files` has them for a folder.
+
+    Raises:
+        UserError: there are none, or the place cannot be reached.
+    """
+
+    def listed(pattern: str) -> list[str]:
+        try:
+            import fsspec
+
+            system, inner = fsspec.core.url_to_fs(pattern if "*" in pattern else f"{pattern.rstrip('/')}/**/*.parquet")
+            return sorted(system.unstrip_protocol(file) for file in system.glob(inner))
+        except Exception as error:
+            raise UserError(f"{pattern} cannot be reached: {first_line(error)}") from error
+
+    whole = listed(path)
+    held = {
+        part: [file for file in whole if Path(file).name.startswith(part)] if pattern is None else listed(pattern)
+        for part, pattern in (("val", val), ("test", test))
+    }
+    apart = {file for files in held.values() for file in files}
+    files = [file for file in whole if file not in apart] if name == "train" else held[name]
+    if not files:
+        key = "path" if name == "train" else name
+        raise UserError(f"no parquet files of {path} are the {name} split: name some with data.{key}=PATTERN")
+    return files
