@@ -57,7 +57,7 @@ def _task(cfg: DictConfig) -> None:
         raise UserError(f"out={out} is a folder: name a file")
     seed = cfg.seed if cfg.seed is not None else 0 if source.run is None else source.run.seed
     names = [name for name in cfg.compare if name != "base"]
-    refiners = {name: refiner(cfg.methods[name], source) for name in names}
+    refiners = {name: refiner(cfg.methods[name], source, tuple(cfg.trust)) for name in names}
     added, equilibrium_of = equilibria(refiners)
     refiners |= added
     features, data = (part(source.run, cfg, key) for key in ("features", "data"))

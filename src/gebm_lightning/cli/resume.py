@@ -38,8 +38,8 @@ def choose_run_dir(arguments: Arguments) -> Arguments:
         if found is None:
             print("note: there is no unfinished run of this config: a new one begins", file=sys.stderr)
         resumes = [] if found is None else [f"resume={found}"]
-        # The run has these already.
-        arguments = [a for a in arguments if found is None or a.startswith("-") or "hydra." in a] + resumes
+        # The run has the others already.
+        arguments = [a for a in arguments if found is None or a.startswith(("-", "trust=")) or "hydra." in a] + resumes
     if resumes:
         folder = resumes[0].split("=", 1)[1].strip("'\"")
         check_resumable(Path(folder))
@@ -74,13 +74,21 @@ def newest_unfinished(overrides: Arguments) -> Path | None:
     from ..config import compose
     from ..lightning.checkpoint import has_checkpoint
 
-    cfg = compose([a for a in overrides if not a.startswith("-") and not a.startswith("hydra.")])
+    cfg = compose(search_path(overrides) + [a for a in overrides if not a.startswith(("-", "hydra."))])
     folders = [Path(cfg.run_dir)] if cfg.run_dir is not None else list(Path("runs").glob("*"))
     for folder in sorted((f for f in folders if (f / "config.yaml").is_file()), key=_began, reverse=True):
         unfinished = has_checkpoint(folder) and not (folder / "finished.json").is_file() and not is_held(folder)
         if unfinished and same_config(cfg, folder):
             return folder
     return None
+
+
+def search_path(arguments: Arguments) -> Arguments:
+    """Where a command line has Hydra look for configs besides, as overrides that `compose` takes."""
+    folders = [a.split("=", 1)[1] for a in arguments if a.startswith("--config-dir=")]
+    return [a for a in arguments if a.startswith("hydra.searchpath=")] + [
+        f"hydra.searchpath=[file://{Path(folder).absolute()}]" for folder in folders
+    ]
 
 
 def _began(folder: Path) -> float:

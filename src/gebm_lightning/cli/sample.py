@@ -27,7 +27,7 @@ def _task(cfg: DictConfig) -> None:
     device = pick_device(cfg.device)
     source = open_source(cfg, device)
     gebm, folder = source.gebm, source.folder
-    sampler = refiner(cfg.sampler, source)
+    sampler = refiner(cfg.sampler, source, tuple(cfg.trust))
     out = Path(cfg.out) if cfg.out is not None else folder / "samples"
     if (out.suffix == ".npz" and out.is_dir()) or (out.suffix != ".npz" and out.exists() and not out.is_dir()):
         raise UserError(f"out={out} is there already and is no {'file' if out.is_dir() else 'folder'}: name another")

@@ -102,8 +102,8 @@ def part(run: DictConfig | None, cfg: DictConfig, key: str) -> Any:
     return instantiate(node, trusted=False, trust=tuple(cfg.trust))
 
 
-def refiner(node: Any, source: Source) -> Any:
-    """The refiner of a config node; null stands for the run's own sampler.
+def refiner(node: Any, source: Source, trust: tuple[str, ...] = ()) -> Any:
+    """The refiner of a config node; null stands for the run's own sampler, which may be one of `trust`'s modules.
 
     Raises:
         UserError: there is no run.
@@ -112,4 +112,4 @@ def refiner(node: Any, source: Source) -> Any:
         return instantiate(node)
     if source.run is None:
         raise UserError("networks trained elsewhere have no sampler of their own: name one, such as sampler=mala")
-    return instantiate(source.run.sampler, trusted=False)
+    return instantiate(source.run.sampler, trusted=False, trust=trust)
