@@ -2,7 +2,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help train test test-all lint figures notebooks tables
+.PHONY: help train test test-all lint docs figures notebooks tables
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ lint: .venv/.stamp  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/.stamp  ## the documentation site, into site/; a broken link or reference ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 
 figures: .venv/.stamp  ## the gallery's pictures, into docs/images/gallery
 	$(BIN)/python -m gebm_lightning.figures docs/images/gallery $(ARGS)

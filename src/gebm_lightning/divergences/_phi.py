@@ -203,3 +203,4 @@ PHI: dict[str, Phi] = {
         ),
     )
 }
+"""The generators by name: kl, reverse_kl, pearson, neyman, squared_hellinger, jeffreys, js, gan, total_variation."""
