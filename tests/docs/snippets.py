@@ -13,7 +13,17 @@ HOWTOS = sorted((ROOT / "docs" / "howto").glob("*.md"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
 SHELL = ("", "bash")
-PROGRAMS = ("python", "make", "gebm-train", "gebm-sample", "gebm-evaluate", "gebm-particles", "gebm-export", "pip")
+PROGRAMS = (
+    "python",
+    "make",
+    "gebm-train",
+    "gebm-sample",
+    "gebm-evaluate",
+    "gebm-particles",
+    "gebm-export",
+    "gebm-report",
+    "pip",
+)
 LOOP = re.compile(r"for (\w+) in ([^;]+); do (.*); done(.*)")
 
 

@@ -20,14 +20,14 @@ from omegaconf.errors import OmegaConfBaseException
 from snippets import HOWTOS, PAGES, ROOT, SHELL, blocks, commands, lines_of, sections
 
 from gebm_lightning import compose
-from gebm_lightning.cli import evaluate, export, fit, particles, sample, train
+from gebm_lightning.cli import dashboard, evaluate, export, fit, particles, report, sample, train
 from gebm_lightning.cli.export import name_run
 from gebm_lightning.cli.resume import search_path
 from gebm_lightning.figures import FIGURES, RUN_FIGURES
 
 MODULES = {"train": train, "sample": sample, "evaluate": evaluate, "particles": particles, "export": export}
+MODULES |= {"report": report, "dashboard": dashboard}
 ENTRIES = {f"{name}.py": name for name in MODULES} | {f"gebm-{name}": name for name in MODULES}
-SCRIPTS = {f"{name}.py" for name in MODULES}
 MAKEFILE = (ROOT / "Makefile").read_text()
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 PUBLIC = [
@@ -84,10 +84,11 @@ def jobs(arguments):
 
 
 def check_entry(name, arguments):
-    """Compose what one of the five commands would, and look for what Hydra lets pass."""
+    """Compose what one of the commands would, and look for what Hydra lets pass."""
     if arguments == ["--help"]:
         return
-    arguments = name_run(arguments) if name == "export" else arguments
+    if name in ("export", "report"):
+        arguments = name_run(arguments, "ckpt" if name == "export" else "run")
     for overrides in jobs(arguments):
         cfg = compose([*search_path(arguments), *overrides], name)
         with_run = OmegaConf.merge({"run_dir": "run"}, cfg) if name == "train" else cfg
@@ -141,7 +142,7 @@ def check(command):
     elif program == "python":
         assert (ROOT / rest[0]).is_file(), f"there is no {rest[0]}"
     elif program == "pip":
-        (extra,) = re.findall(r"\.\[(.*)\]", " ".join(rest))
+        (extra,) = re.findall(r"(?:\.|gebm-lightning)\[(.*)\]", " ".join(rest))
         assert set(extra.split(",")) <= EXTRAS.keys()
     elif program == "sbatch":
         assert rest[0] in {block.title for block in blocks(command.page.read_text())}
@@ -157,7 +158,13 @@ def test_every_command_is_one(command, folder):
 
 def test_there_are_commands_of_every_kind():
     programs = {word for command in COMMANDS for word in command.words[:2]}
-    assert len(COMMANDS) > 50 and programs >= SCRIPTS - {"export.py"} | {"make", "gebm-export", "srun", "torchrun"}
+    assert len(COMMANDS) > 50
+    assert programs >= {"train.py", "sample.py", "evaluate.py", "particles.py"} | {
+        "make",
+        "gebm-export",
+        "srun",
+        "torchrun",
+    }
 
 
 @pytest.mark.parametrize(
