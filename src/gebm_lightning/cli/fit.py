@@ -92,7 +92,11 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         restore(gebm, read_checkpoint(checkpoint), ema=False)
     elif cfg.init is not None:
         restore(gebm, read_checkpoint(cfg.init), ema=cfg.train_mode == "energy", energy_is_new=True)
-    elif cfg.train_mode == "energy" and any(p.requires_grad for p in gebm.base.parameters()):
+    elif (
+        cfg.train_mode == "energy"
+        and not cfg.model.base.get("weights")
+        and any(p.requires_grad for p in gebm.base.parameters())
+    ):
         warnings.warn(
             "train_mode=energy leaves this base as it was made: init=RUN begins from a trained one", stacklevel=1
         )

@@ -38,9 +38,11 @@ FIGURES: dict[str, Callable[..., Figure]] = {
         kale_flow,
     )
 }
+"""Figures that need nothing but a seed, by name."""
 RUN_FIGURES: dict[str, Callable[..., Figure]] = {
     figure.__name__: figure for figure in (relative_fid, relative_fid_in_training)
 }
+"""Figures that take the folder of a run, by name."""
 
 __all__ = [
     "FIGURES",
