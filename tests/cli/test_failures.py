@@ -50,8 +50,8 @@ def test_a_disk_too_small_for_any_checkpoint(tmp_path, limit):
 @pytest.mark.slow
 def test_a_disk_that_fills_up(tmp_path):
     """The log outgrows what there is room for; the checkpoint is whole."""
-    every = "callbacks.monitor.every_n_base_updates=1"
-    assert "cannot be written" in told(start(tmp_path, "run_dir=run", every, file_limit=200_000))
+    often = ["callbacks.monitor.every_n_base_updates=1", "callbacks.checkpoint.every_n_base_updates=50"]
+    assert "cannot be written" in told(start(tmp_path, "run_dir=run", *often, file_limit=110_000))
     assert read_checkpoint(tmp_path / "run")["gebm_lightning"]["base_updates"] > 0
 
 
