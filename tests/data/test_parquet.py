@@ -108,5 +108,5 @@ def test_damaged_and_missing_files(tmp_path):
             HuggingFace(str(tmp_path), size=8).split("train")
     with pytest.raises(UserError, match="cannot be reached"):
         HuggingFace("nosuch://place/data", size=8).split("train")
-    with pytest.raises(UserError, match="no parquet files of memory://empty are the train split"):
+    with pytest.raises(UserError, match="there are no shards memory://empty: an address ends in"):
         HuggingFace("memory://empty", size=8).split("train")

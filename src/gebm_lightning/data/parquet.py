@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ..errors import UserError, check_number, first_line
+from ..errors import UserError, first_line
 from .datasets import BatchDataset
 from .patterns import split_files
-from .shards import Raw, Recent, Sharded
+from .shards import Raw, Recent, Sharded, check_settings
 
 ROW_GROUPS = 1 << 20
 
@@ -147,44 +146,8 @@ class HuggingFace:
     name: ClassVar[str] = "hf"
 
     def __post_init__(self) -> None:
-        check_number("data.size", self.size, low=1, integer=True)
-        check_number("data.source.mixed", self.mixed, low=1, integer=True)
-        if self.channels not in (1, 3):
-            raise UserError(f"data.channels must be 1 for grey or 3 for RGB, not {self.channels}")
+        check_settings(self.size, self.channels, self.mixed)
 
     def split(self, name: str) -> BatchDataset:
-        files = (
-            remote_files(name, self.path, self.val, self.test)
-            if "://" in str(self.path)
-            else [str(file) for file in split_files(name, self.path, self.val, self.test, ".parquet")]
-        )
+        files = split_files(name, self.path, self.val, self.test, ".parquet")
         return ParquetShards(files, self.size, self.channels, self.mixed, self.skip_corrupt, self.image, self.label)
-
-
-def remote_files(name: str, path: str, val: str | None, test: str | None) -> list[str]:
-    """The addresses of a split of a data set that fsspec reaches, as `split_files` has them for a folder.
-
-    Raises:
-        UserError: there are none, or the place cannot be reached.
-    """
-
-    def listed(pattern: str) -> list[str]:
-        try:
-            import fsspec
-
-            system, inner = fsspec.core.url_to_fs(pattern if "*" in pattern else f"{pattern.rstrip('/')}/**/*.parquet")
-            return sorted(system.unstrip_protocol(file) for file in system.glob(inner))
-        except Exception as error:
-            raise UserError(f"{pattern} cannot be reached: {first_line(error)}") from error
-
-    whole = listed(path)
-    held = {
-        part: [file for file in whole if Path(file).name.startswith(part)] if pattern is None else listed(pattern)
-        for part, pattern in (("val", val), ("test", test))
-    }
-    apart = {file for files in held.values() for file in files}
-    files = [file for file in whole if file not in apart] if name == "train" else held[name]
-    if not files:
-        key = "path" if name == "train" else name
-        raise UserError(f"no parquet files of {path} are the {name} split: name some with data.{key}=PATTERN")
-    return files

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError, check_number, first_line
+from ..errors import UserError, first_line
 from .datasets import BatchDataset
 from .images import EXTENSIONS
 from .patterns import split_files
-from .shards import Raw, Recent, Sharded
+from .shards import Raw, Recent, Sharded, check_settings
 
 NO_LABEL = -1
 
@@ -40,9 +40,9 @@ class TarShards(Sharded):
     """
 
     def __init__(
-        self, files: Sequence[Path], size: int, channels: int, mixed: int, skip_corrupt: bool, cache: Path
+        self, files: Sequence[str], size: int, channels: int, mixed: int, skip_corrupt: bool, cache: Path
     ) -> None:
-        super().__init__([str(file) for file in files], size, channels, mixed, skip_corrupt)
+        super().__init__(files, size, channels, mixed, skip_corrupt)
         self.cache = cache
         self._places = Recent(2 * mixed, self._index)
         self.check()
@@ -178,10 +178,7 @@ class WebDataset:
     name: ClassVar[str] = "webdataset"
 
     def __post_init__(self) -> None:
-        check_number("data.size", self.size, low=1, integer=True)
-        check_number("data.source.mixed", self.mixed, low=1, integer=True)
-        if self.channels not in (1, 3):
-            raise UserError(f"data.channels must be 1 for grey or 3 for RGB, not {self.channels}")
+        check_settings(self.size, self.channels, self.mixed)
 
     def split(self, name: str) -> BatchDataset:
         root = Path(self.cache or os.environ.get("GEBM_CACHE", "~/.cache/gebm_lightning")).expanduser()
