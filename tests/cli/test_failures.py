@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import resource_sharer
 from pathlib import Path
 
 import pytest
+import torch
 
+from gebm_lightning.cli.command import expected_error
 from gebm_lightning.lightning.checkpoint import read_checkpoint
 
 SETTINGS = [
@@ -73,6 +76,35 @@ def test_a_loader_that_is_killed(tmp_path):
         os.kill(int(child), signal.SIGKILL)
     assert "a process that loads data ended (" in told(process)
     assert read_checkpoint(tmp_path / "run")["gebm_lightning"]["base_updates"] > 0
+
+
+class Leaves(torch.utils.data.Dataset):
+    """Its second item ends what hands over the first, as when the process is going."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        if index:
+            time.sleep(0.5)
+            resource_sharer.stop()
+            time.sleep(10)
+        return torch.zeros(100)
+
+
+def test_a_loader_that_is_going_with_a_batch_on_its_way():
+    """The batch is announced, and the process that has to hand it over is not there any more, or not yet seen to be gone."""
+    batches = iter(torch.utils.data.DataLoader(Leaves(), num_workers=1))
+    time.sleep(3)
+    with pytest.raises((ConnectionError, EOFError, FileNotFoundError)) as raised:
+        next(batches)
+    assert expected_error(raised.value).startswith("a process that loads data ended (")
+
+
+def test_a_missing_file_is_no_lost_loader(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised:
+        (tmp_path / "gone").read_bytes()
+    assert expected_error(raised.value) == f"No such file or directory: {tmp_path}/gone"
 
 
 def test_nan_on_one_process_alone_ends_all(tmp_path):

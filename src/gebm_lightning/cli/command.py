@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -99,7 +100,7 @@ def expected_error(error: BaseException) -> str | None:
             return _one_line(link)
         if isinstance(link, OSError) and link.errno in NO_ROOM:
             return f"{link.strerror}: {link.filename or 'a file of the run'} cannot be written; what was whole before still is"
-        if isinstance(link, RuntimeError) and str(link).startswith("DataLoader worker"):
+        if _lost_a_loader(link):
             reason = re.search(r"killed by signal: (\w+)|exited unexpectedly", str(link))
             return (
                 f"a process that loads data ended ({reason.group(0) if reason else first_line(link)}), perhaps for want of memory: "
@@ -116,6 +117,16 @@ def expected_error(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"
     return None
+
+
+def _lost_a_loader(error: BaseException) -> bool:
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker")
+    # A batch that was announced is fetched over a socket of the process that made it, which may be gone by then. What the
+    # data itself raised comes by another way (`_process_data`).
+    return isinstance(error, (ConnectionError, EOFError, FileNotFoundError)) and any(
+        frame.name == "_try_get_data" for frame in traceback.extract_tb(error.__traceback__)
+    )
 
 
 def _one_line(error: BaseException) -> str:
