@@ -47,9 +47,22 @@ def test_all_commands_from_a_wheel(installed, smoke):
     assert refused.returncode == 1 and "Traceback" not in refused.stderr and refused.stderr.startswith("error: ")
 
 
-@pytest.mark.parametrize(
-    "script", ["train.py", "sample.py", "evaluate.py", "particles.py", "export.py", "report.py", "dashboard.py"]
-)
+SCRIPTS = ["train.py", "sample.py", "evaluate.py", "particles.py", "export.py", "report.py", "dashboard.py"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_waits_for_no_heavy_library(script, tmp_path):
+    code = (
+        "import runpy, sys\ntry:\n    runpy.run_path(sys.argv.pop(1), run_name='__main__')\nfinally:\n"
+        "    print([m for m in ('torch', 'lightning_fabric', 'matplotlib', 'wandb', 'scipy') if m in sys.modules])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code, ROOT / script, "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "override" in shown.stdout.lower() and shown.stdout.splitlines()[-1] == "[]", shown.stdout + shown.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_the_root_scripts_are_five_lines(script, tmp_path):
     assert len((ROOT / script).read_text().splitlines()) <= 5
     shown = subprocess.run([sys.executable, ROOT / script, "--help"], cwd=tmp_path, capture_output=True, text=True)

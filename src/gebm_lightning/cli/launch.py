@@ -19,9 +19,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 def launched() -> bool:
     """Whether this is one of several processes already: ours, torchrun's, or SLURM's."""
+    if "RANK" in os.environ:
+        return True
+    if os.environ.get("SLURM_NTASKS", "1") == "1":
+        # Lightning's import takes seconds, for which `--help` need not wait.
+        return False
     from lightning_fabric.plugins.environments import SLURMEnvironment
 
-    return "RANK" in os.environ or (SLURMEnvironment.detect() and os.environ.get("SLURM_NTASKS", "1") != "1")
+    return bool(SLURMEnvironment.detect())
 
 
 def process_rank() -> int:
