@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from .. import distributed
 from ..gebm import GEBM, call_base, full_precision
@@ -19,7 +20,17 @@ Critic = Callable[[Tensor], Tensor]
 def energy_loss(
     objective: Objective, gebm: GEBM, critic: Critic, x_real: Tensor, x_base: Tensor, noise: BlockNoise
 ) -> Losses:
-    """The energy player's loss with its penalties, a scalar, and what to log of it."""
+    """The energy player's loss with its penalties, a scalar, and what to log of it.
+
+    A spectrally normalised weight is computed once for all of it, so its power iteration moves once an update.
+    """
+    with parametrize.cached():
+        return _energy_loss(objective, gebm, critic, x_real, x_base, noise)
+
+
+def _energy_loss(
+    objective: Objective, gebm: GEBM, critic: Critic, x_real: Tensor, x_base: Tensor, noise: BlockNoise
+) -> Losses:
     direct = objective.direct_loss(gebm, critic, x_real, noise)
     if direct is None:
         x_seen = objective.perturb(x_real, noise)

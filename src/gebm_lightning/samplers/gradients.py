@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from .kernel import PotentialFn
 
@@ -30,8 +31,9 @@ def value_of(function: PotentialFn, z: Tensor) -> Tensor:
 def sampling_mode(target: object) -> Iterator[None]:
     """Within, the modules behind a potential or model are in eval mode with frozen parameters; afterwards as they were.
 
-    Eval mode matters for the numbers: in train mode batch norm mixes the chains and moves its statistics, and merely
-    reading a spectrally normalised weight updates its power iteration.
+    Spectrally normalised weights are computed once for all that happens within. Eval mode matters for the numbers: in train
+    mode batch norm mixes the chains and moves its statistics, and merely reading a spectrally normalised weight updates its
+    power iteration.
     """
     module = getattr(target, "gebm", target)
     if not isinstance(module, nn.Module):
@@ -42,7 +44,8 @@ def sampling_mode(target: object) -> Iterator[None]:
         requires_grad = {p: p.requires_grad for p in module.parameters()}
         module.eval().requires_grad_(False)
         try:
-            yield
+            with parametrize.cached():
+                yield
         finally:
             for m, mode in training.items():
                 m.training = mode
