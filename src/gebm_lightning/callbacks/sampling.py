@@ -101,7 +101,7 @@ def chain_states(gebm: Any, sampler: LatentSampler, n: int, seed: int, steps: Se
 
     sample_chain(
         sampler.kernel,
-        gebm.potential(sampler.beta, y),
+        sampler.potential(gebm, y),
         z0,
         max(steps),
         generator=noise,

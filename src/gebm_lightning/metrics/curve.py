@@ -46,7 +46,7 @@ def sampling_curve(
         with torch.no_grad():
             sample_chain(
                 sampler.kernel,
-                gebm.potential(sampler.beta, y),
+                sampler.potential(gebm, y),
                 z0,
                 wanted[-1],
                 generator=noise,

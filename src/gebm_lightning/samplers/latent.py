@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import check_number
-from ..gebm import GEBM, call_base
+from ..errors import UserError, check_number
+from ..gebm import GEBM, Potential, call_base
 from ..noise import BLOCK, Generator, is_first, shared
 from .chain import sample_chain, step_size_of
 from .cost import Counted
 from .diagnostics import effective_sample_size, split_rhat
 from .gradients import sampling_mode
+from .precision import Fast, check_precision
 from .refiner import Samples, chunks
 from .schedules import Schedule
 from .tuning import DualAveraging
@@ -41,6 +42,8 @@ class LatentSampler:
         warmup: steps before the first that counts.
         tuning: adapts the step size before all that, on 64 chains of their own, once for all samples.
         chunk: chains run side by side; memory, not results, depends on it.
+        precision: "32-true", or "bf16-mixed": the gradient of E∘B in bfloat16; see `samplers.precision.Fast`.
+        channels_last: run convolutions in the memory format (n, H, W, C).
     """
 
     kernel: Any
@@ -52,12 +55,17 @@ class LatentSampler:
     warmup: int = 0
     tuning: DualAveraging | None = None
     chunk: int = 512
+    precision: str = "32-true"
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
         check_number("sampler.beta", self.beta)
         check_number("sampler.num_steps", self.num_steps, low=0, integer=True)
         check_number("sampler.warmup", self.warmup, low=0, integer=True)
         check_number("sampler.chunk", self.chunk, low=1, integer=True)
+        check_precision("sampler.precision", self.precision)
+        if not isinstance(self.channels_last, bool):
+            raise UserError(f"sampler.channels_last must be true or false, not {self.channels_last}")
         if self.thin is not None:
             check_number("sampler.thin", self.thin, low=1, integer=True)
 
@@ -80,6 +88,15 @@ class LatentSampler:
             info |= {"trace": torch.cat([part.info["trace"] for part in parts], dim=1), "thin": self.thin}
         return Samples(x, z, info)
 
+    def potential(self, gebm: GEBM, y: Tensor | None = None) -> Potential:
+        """U_β as the chains see it, by the arithmetic asked for."""
+        half = self.precision == "bf16-mixed"
+        if not half and not self.channels_last:
+            return gebm.potential(self.beta, y)
+        # Of a kernel that says nothing of itself the worst is assumed.
+        exact = getattr(self.kernel, "exact", True)
+        return Fast(gebm, self.beta, y, half, self.channels_last, exact and half)
+
     def tuned(self, gebm: GEBM, generator: Generator) -> LatentSampler:
         """The sampler with the step size that `tuning` finds on 64 chains, the same for whatever samples follow."""
         return self._tuned(gebm, generator)[0]
@@ -92,7 +109,7 @@ class LatentSampler:
         z0 = gebm.prior.sample(BLOCK, noise)
         # A ladder's kernel is tuned at the coldest replica: what is accepted there is accepted at all.
         inner = getattr(self.kernel, "kernel", None)
-        counted = Counted(gebm.potential(self.beta, y))
+        counted = Counted(self.potential(gebm, y))
         kernel = self.tuning.tune(self.kernel if inner is None else inner, counted, z0, noise)
         tuned = replace(self, kernel=kernel if inner is None else replace(self.kernel, kernel=kernel), tuning=None)
         return tuned, counted.counts["gradients"]
@@ -108,7 +125,7 @@ class LatentSampler:
 
         chain = sample_chain(
             self.kernel,
-            gebm.potential(self.beta, labels),
+            self.potential(gebm, labels),
             gebm.prior.sample(rows.stop - rows.start, noise),
             self.num_steps,
             generator=noise,
