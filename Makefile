@@ -2,7 +2,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help train test test-all lint docs figures notebooks tables
+.PHONY: help train test test-all lint docs figures notebooks tables bench
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ lint: .venv/.stamp  ## ruff and mypy
 
 docs: .venv/.stamp  ## the documentation site, into site/; a broken link or reference ends it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
+
+bench: .venv/.stamp  ## speed as ratios, 20 minutes on one core; ARGS='--threads 2 sampling', ARGS=--save keeps them
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ARGS)
 
 figures: .venv/.stamp  ## the gallery's pictures, into docs/images/gallery
 	$(BIN)/python -m gebm_lightning.figures docs/images/gallery $(ARGS)

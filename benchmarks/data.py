@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import torch
@@ -54,7 +55,7 @@ def main() -> None:
         root = Path(folder)
         os.environ["GEBM_CACHE"] = folder
         images = write(root)
-        sources = {
+        sources: dict[str, Any] = {
             "folder": Folder(str(root / "folder"), SIZE),
             "LMDB": LSUN(folder, "x", SIZE),
             "tar shards": WebDataset(str(root / "tar"), size=SIZE),

@@ -94,7 +94,7 @@ def sample_features(
             raise UserError(
                 f"{type(refiner).__name__} drew samples that are NaN or infinite: lower its step size or beta"
             )
-        generated = extract(features, samples.x.split(128), device)
+        generated = extract(features, samples.x.split(128), device, len(samples.x))
     parts = [(part, count) for part, count in gather_objects((info, stop - start)) if count]
     # What only the first chains tell, only the first process has.
     told = {k: [(part[k], count) for part, count in parts if k in part] for k in parts[0][0]}

@@ -137,10 +137,24 @@ class FashionMNIST(Classifier):
 
 
 @torch.no_grad()
-def extract(features: nn.Module, batches: Iterable[Tensor], device: torch.device | str = "cpu") -> Tensor:
-    """(n, f) float64 features of batches of data, on the CPU; images are rounded to bytes first, as they would be stored."""
-    parts = []
+def extract(
+    features: nn.Module, batches: Iterable[Tensor], device: torch.device | str = "cpu", n: int | None = None
+) -> Tensor:
+    """(n, f) float64 features of batches of data, on the CPU; images are rounded to bytes first, as they would be stored.
+
+    With `n`, how many there will be, they are written where they stay: at no time are they there twice.
+    """
+    parts: list[Tensor] = []
+    whole, start = None, 0
     for x in batches:
         x = to_unit(to_uint8(x)) if x.dim() == 4 else x
-        parts.append(features(x.to(device, torch.float32)).double().cpu())
+        part = features(x.to(device, torch.float32)).double().cpu()
+        if n is None:
+            parts.append(part)
+            continue
+        whole = part.new_empty(n, *part.shape[1:]) if whole is None else whole
+        whole[start : start + len(part)] = part
+        start += len(part)
+    if whole is not None:
+        return whole[:start]
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)

@@ -33,7 +33,7 @@ def real_features(
         return kept
     start, stop = shard(data.dataset(split).count(max_real))
     batches = (batch.x for batch in data.batches(split, size=64, start=start, stop=stop))
-    values = gather_rows(extract(features, batches, device))
+    values = gather_rows(extract(features, batches, device, stop - start))
     if rank() != 0:
         return None
     if path is not None:

@@ -12,17 +12,26 @@ from ..errors import UserError, check_number
 from .modes import mode_scores, wasserstein1_2d
 
 
-def density_and_coverage(generated: Tensor, real: Tensor, neighbours: int = 5, chunk: int = 1000) -> dict[str, float]:
+def neighbour_radii(real: Tensor, neighbours: int = 5, chunk: int = 1000) -> Tensor:
+    """(m,) distance of each of the features (m, f) to its k-th nearest other, k at most m − 1."""
+    k = min(neighbours, len(real) - 1)
+    return torch.cat([torch.cdist(part, real).kthvalue(k + 1).values for part in real.split(chunk)])
+
+
+def density_and_coverage(
+    generated: Tensor, real: Tensor, neighbours: int = 5, chunk: int = 1000, radii: Tensor | None = None
+) -> dict[str, float]:
     """Density and coverage of features (n, f) against (m, f) (Naeem et al., ICML 2020, eqs. 4 and 5).
 
     Around each real sample lies a ball that reaches its k-th nearest real neighbour. Density is the mean number of balls
-    a generated sample is in, over k; coverage the share of balls with a generated sample in them.
+    a generated sample is in, over k; coverage the share of balls with a generated sample in them. `radii` are those of
+    the balls, where they are known already.
     """
     k = min(neighbours, len(real) - 1)
-    radius = torch.cat([torch.cdist(part, real).kthvalue(k + 1).values for part in real.split(chunk)])
+    radii = neighbour_radii(real, neighbours, chunk) if radii is None else radii
     inside, reached = 0.0, torch.zeros(len(real), dtype=torch.bool, device=real.device)
     for part in generated.split(chunk):
-        within = torch.cdist(part, real) < radius
+        within = torch.cdist(part, real) < radii
         inside += within.sum().item()
         reached |= within.any(0)
     return {"density": inside / (k * len(generated)), "coverage": reached.double().mean().item()}
@@ -88,6 +97,7 @@ class Scorer:
         self.name, self.real, self.seed, self.labels, self.modes = name, real.double(), seed, labels, modes
         self.kid_subsets, self.kid_subset_size, self.prc_samples = kid_subsets, kid_subset_size, prc_samples
         self.mode_radius = mode_radius
+        self._radii: dict[int, Tensor] = {}
         self._statistics = fid_features_to_statistics(self.real)
 
     def _subset_size(self, num_generated: int) -> int:
@@ -118,9 +128,15 @@ class Scorer:
             "kid_std": kid["kernel_inception_distance_std"],
             "precision": float(prc["precision"]),
             "recall": float(prc["recall"]),
-            **density_and_coverage(generated[:n], self.real[:n]),
+            **density_and_coverage(generated[:n], self.real[:n], radii=self._radii_of(n)),
             **self._in_the_plane(generated),
         }
+
+    def _radii_of(self, n: int) -> Tensor:
+        """Radii of the first n real samples' balls, computed once."""
+        if n not in self._radii:
+            self._radii[n] = neighbour_radii(self.real[:n])
+        return self._radii[n]
 
     def _in_the_plane(self, generated: Tensor) -> dict[str, float]:
         """W₁, and the scores of known modes, of points as they are."""

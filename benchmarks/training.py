@@ -1,0 +1,89 @@
+"""A training iteration, callbacks and all, against the bare loop and textbook code."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from gebm_lightning import compose
+from gebm_lightning.cli import fit as command
+from gebm_lightning.config import instantiate
+
+from .bare import Bare
+from .timing import REPEATS, WARMUP, Row, ratio
+
+
+class Interleaved(pl.Callback):
+    """Lets other loops do as many base updates as ours just did, block by block, each on its own clock."""
+
+    def __init__(self, others: dict[str, Bare], block: int) -> None:
+        self.others, self.block, self.seen = others, block, 0
+        self.seconds: dict[str, list[float]] = {"ours": [], **{name: [] for name in others}}
+        self.began = 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *rest: Any) -> None:
+        updates = pl_module.base_updates
+        if updates == self.seen or updates % self.block:
+            return
+        self.seen = updates
+        taken = {"ours": time.perf_counter() - self.began}
+        for name, loop in self.others.items():
+            start = time.perf_counter()
+            for _ in range(self.block):
+                loop.update()
+            taken[name] = time.perf_counter() - start
+        if updates > WARMUP * self.block:
+            for name, seconds in taken.items():
+                self.seconds[name].append(seconds)
+        self.began = time.perf_counter()
+
+
+def against_bare(overrides: list[str], block: int) -> dict[str, list[float]]:
+    """Seconds of each block of `block` base updates."""
+    updates = block * (WARMUP + REPEATS)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        always = ["trainer.accelerator=cpu", f"trainer.max_base_updates={updates}", f"run_dir={folder}/run"]
+        cfg = compose([*always, "callbacks.sampling=null", "callbacks.evaluation=null", *overrides])
+        data: Any = instantiate(cfg.data).dataset("train")
+        images = data.__getitems__(list(range(len(data)))).x
+        clock = Interleaved({"bare": Bare(cfg, images), "textbook": Bare(cfg, images, textbook=True)}, block)
+
+        def with_clock(node: Any, *args: Any, **kwargs: Any) -> Any:
+            if "callbacks" in kwargs:
+                kwargs["callbacks"] = [*kwargs["callbacks"], clock]
+            return instantiate(node, *args, **kwargs)
+
+        command.instantiate = with_clock
+        try:
+            command.fit(cfg, Path(folder) / "run")
+        finally:
+            command.instantiate = instantiate
+    return clock.seconds
+
+
+def rows(device: str) -> Iterator[Row]:
+    """The table's part on training; on the CPU only."""
+    if device != "cpu":
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "noise.npz"
+        images = torch.randint(0, 256, (2000, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        np.savez(path, train_x=images.numpy(), test_x=images[:500].numpy())
+        cifar = [f"data.path={path}", "data.batch_size=64", "energy_schedule.num=1", "features=identity"]
+        cifar += ["optim.energy.lr=1e-5", "optim.base.lr=1e-5", "callbacks.calibration=null"]
+        for name, limit in (("dcgan", None), ("sngan", 1.3)):
+            seconds = against_bare([f"model={name}", "data=npz", *cifar], 2 if name == "sngan" else 5)
+            yield Row(f"{name} at 32×32, batch 64: training / bare loop", ratio(seconds["ours"], seconds["bare"]), 1.05)
+            value = ratio(seconds["textbook"], seconds["ours"])
+            yield Row(f"{name} at 32×32, batch 64: textbook / training", value, limit, more=True)
+    seconds = against_bare([], 20)
+    yield Row("digits, default model: training / bare loop", ratio(seconds["ours"], seconds["bare"]), 1.15)
