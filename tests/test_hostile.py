@@ -121,3 +121,14 @@ def test_trust_is_for_what_a_module_defines_not_for_what_it_imports(own_nets):
 def test_own_builders_and_torchs_are_served(builder, arguments):
     node = {"_target_": EXTERNAL, "builder": builder, "arguments": arguments, "weights": False}
     assert instantiate(OmegaConf.create(node), trusted=False)(torch.zeros(4, 3)).shape == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "logger", ["gebm_lightning.lightning.loggers.RunWandbLogger", "pytorch_lightning.loggers.WandbLogger"]
+)
+def test_a_config_that_is_not_trusted_cannot_choose_where_wandb_sends_the_key(logger, tmp_path):
+    node = {"_target_": logger, "offline": True, "save_dir": str(tmp_path)}
+    refused(node | {"settings": {"base_url": "http://127.0.0.1:1"}}, "settings of wandb's own")
+    assert instantiate(OmegaConf.create(node), trusted=False).save_dir == str(tmp_path)
+    node["settings"] = {"init_timeout": 1}
+    assert instantiate(OmegaConf.create(node), trusted=False, trust=("wandb",)).save_dir == str(tmp_path)

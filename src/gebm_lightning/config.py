@@ -87,6 +87,11 @@ def instantiate(node: Any, trusted: bool = True, trust: tuple[str, ...] = (), **
             _check_target(target, trust)
         for builder in _values(node, "builder"):
             check_builder(builder, trust)
+        if "wandb" not in trust and next(_values(node, "settings"), None) is not None:
+            raise UserError(
+                "the run's config has settings of wandb's own, which may send your account's key to any address: they are "
+                "not used; delete them there, or say trust=[wandb]"
+            )
     if OmegaConf.is_config(node):
         _check_flags(OmegaConf.to_container(node, resolve=True), str(node._get_full_key("")).strip("."))
     try:
