@@ -9,7 +9,7 @@ import torch
 from gebm_lightning import UserError
 from gebm_lightning.data import HuggingFace, ImageDataModule
 from gebm_lightning.data.shards import ShardSampler
-from gebm_lightning.data.synthetic import numbers, write_parquet
+from gebm_lightning.data.synthetic import numbered_image, numbers, write_parquet
 
 fsspec = pytest.importorskip("fsspec")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -110,3 +110,42 @@ def test_damaged_and_missing_files(tmp_path):
         HuggingFace("nosuch://place/data", size=8).split("train")
     with pytest.raises(UserError, match="there are no shards memory://empty: an address ends in"):
         HuggingFace("memory://empty", size=8).split("train")
+
+
+def write_columns(folder, **columns):
+    pa = pytest.importorskip("pyarrow")
+    images = [{"bytes": numbered_image(n, 8, "PNG"), "path": f"{n}.png"} for n in range(4)]
+    folder.mkdir()
+    pq.write_table(pa.table({"image": images} | columns), folder / "train.parquet")
+    return lambda **settings: HuggingFace(str(folder), size=8, **settings).split("train")
+
+
+def test_an_image_that_is_null_is_skipped_where_corrupt_ones_are(tmp_path, capsys):
+    images = [{"bytes": numbered_image(n, 8, "PNG"), "path": None} for n in range(4)]
+    for i, null in enumerate((None, {"bytes": None, "path": "2.png"})):
+        train = write_columns(tmp_path / f"a{i}", image=[*images[:2], null, images[3]])
+        with pytest.raises(UserError, match=r"the image 2 of .* has no bytes in the column image"):
+            train().__getitems__([2])
+        data = train(skip_corrupt=True)
+        assert numbers(data.__getitems__([0, 2]).x).tolist() == [0, 3] and len(data.skipped) == 1
+        assert "skipped, as number 1 of this process: the image 2 of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([0, 1, None, 2], "has images without a label"),
+        ([None, 1, 0, 2], "has images without a label"),
+        (["cat", "dog", "cat", "cow"], "is of string, not of class numbers"),
+        ([0.0, 1.5, 2.0, 0.0], "is of double, not of class numbers"),
+        ([[0], [1], [0, 1], []], "is of list.*, not of class numbers"),
+    ],
+)
+def test_labels_that_are_no_class_numbers(tmp_path, labels, words):
+    train = write_columns(tmp_path / "a", label=labels)
+    with pytest.raises(UserError, match=words):
+        train().y  # noqa: B018
+    with pytest.raises(UserError, match=words):
+        train().__getitems__([0, 1, 2, 3])
+    data = train(label=None)
+    assert data.y is None and data.__getitems__([0, 3]).y is None

@@ -209,3 +209,34 @@ def test_labels_that_are_not_right(source, tmp_path):
         with pytest.raises(UserError, match=words) as error:
             len(source().split("train"))
         assert "\x1b" not in str(error.value)
+
+
+def test_a_file_whose_name_has_brackets_is_no_pattern(tmp_path):
+    path = write_tar(tmp_path / "[a]" / "b[1].tar", range(3))
+    assert len(WebDataset(str(path), size=8, cache=str(tmp_path)).split("train")) == 3
+
+
+def test_an_address_is_refused_at_once(source):
+    for given in ({"path": "https://host/{0..2}.tar"}, {"val": "memory://x"}):
+        with pytest.raises(UserError, match=r"data=webdataset reads files, and .*://.* is an address"):
+            source(**given).split("train")
+
+
+def test_a_shard_cut_off_before_a_label_goes_on_without_that_image(tmp_path, capsys):
+    good, cut = (write_tar(tmp_path / "s" / f"{name}.tar", [n], classes=2) for n, name in enumerate("ab"))
+    # The header of the image, its content in whole blocks, and a part of the label's header.
+    with tarfile.open(cut) as tar:
+        label = tar.getmember("000000001.cls")
+    cut.write_bytes(cut.read_bytes()[: label.offset + 100])
+    data = WebDataset(str(tmp_path / "s"), size=8, skip_corrupt=True, cache=str(tmp_path)).split("train")
+    assert len(data) == 1 and data.y.tolist() == [0]
+    assert f"{cut} is no tar file, or compressed, damaged or cut off" in capsys.readouterr().out
+    with pytest.raises(UserError, match="cut off"):
+        len(WebDataset(str(tmp_path / "s"), size=8, cache=str(tmp_path)).split("train"))
+    assert good.is_file()
+
+
+def test_what_is_no_image_is_told_without_an_address_in_memory(tmp_path):
+    members(tmp_path / "a.tar", ("0.png", b"hello"))
+    with pytest.raises(UserError, match=r"cannot be decoded: it is of no known kind; data\.skip_corrupt=true"):
+        WebDataset(str(tmp_path), size=8, cache=str(tmp_path)).split("train")

@@ -14,7 +14,7 @@ from gebm_lightning import UserError
 from gebm_lightning.config import compose, instantiate
 from gebm_lightning.data import LSUN, CelebA, Folder, ImageDataModule, ImageNet32, Npz
 from gebm_lightning.data.images import decode
-from gebm_lightning.data.lmdb import LMDBImages
+from gebm_lightning.data.lmdb import LMDBImages, _close_environments
 
 RNG = np.random.default_rng(0)
 SPLITS = ("train", "val", "test")
@@ -332,3 +332,21 @@ def test_settings_of_the_data_module(tmp_path, settings, words):
     np.savez(tmp_path / "a.npz", x=pixels(60, 8, 8))
     with pytest.raises(UserError, match=words):
         ImageDataModule(Npz(str(tmp_path / "a.npz"), 8), [1, 8, 8], **settings)
+
+
+def test_an_lmdb_with_a_damaged_page(tmp_path):
+    path = lmdb_of(tmp_path / "bedroom_train_lmdb", [encoded(pixels(8, 8, 3)) for _ in range(400)])
+    whole = (path / "data.mdb").read_bytes()
+    data = LMDBImages(path, 8)
+    # Two bytes at the tenth of a page say of what kind it is; 2 is a leaf, of which there are many, and 0 is none.
+    leaves = [p for p in range(8192, len(whole), 4096) if whole[p + 10 : p + 12] == b"\x02\x00"]
+    broken = bytearray(whole)
+    for leaf in leaves:
+        broken[leaf + 10] = 0
+    _close_environments()
+    (path / "data.mdb").write_bytes(broken)
+    (path / "keys.npy").unlink()
+    for read in (lambda: LMDBImages(path, 8), lambda: data.__getitems__([200])):
+        with pytest.raises(UserError, match=r"the LMDB .* is damaged: .*; copy or unpack it again"):
+            read()
+    assert len(leaves) > 5

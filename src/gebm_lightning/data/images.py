@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import UserError, first_line
@@ -38,6 +38,8 @@ def decode(source: Path | bytes, size: int, channels: int, crop: int | None = No
             if image.mode == "RGBA":
                 image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
             image = image.convert("L" if channels == 1 else "RGB")
+    except UnidentifiedImageError as error:
+        raise UserError(f"the image {name} cannot be decoded: it is of no known kind") from error
     except Exception as error:
         raise UserError(f"the image {name} cannot be decoded: {first_line(error)}") from error
     side = crop or min(image.size)

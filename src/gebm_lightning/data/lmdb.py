@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -46,6 +47,16 @@ class LMDBImages(BatchDataset):
     def _open(self) -> Any:
         return _environment(self.path.absolute())
 
+    @contextmanager
+    def _reading(self) -> Iterator[Any]:
+        import lmdb
+
+        try:
+            with self._open().begin(buffers=False) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise UserError(f"the LMDB {self.path} is damaged: {first_line(error)}; copy or unpack it again") from error
+
     def _index(self) -> np.ndarray:
         entries = self._open().stat()["entries"]
         if entries == 0:
@@ -55,7 +66,7 @@ class LMDBImages(BatchDataset):
             keys = _read_keys(place / "keys.npy", entries)
             if keys is not None:
                 return keys
-        with self._open().begin(buffers=False) as transaction:
+        with self._reading() as transaction:
             listed = list(transaction.cursor().iternext(keys=True, values=False))
         if len({len(key) for key in listed}) != 1:
             raise UserError(f"the LMDB {self.path} has keys of several lengths: it is none of LSUN's")
@@ -82,7 +93,7 @@ class LMDBImages(BatchDataset):
         self.__dict__ |= state | {"_keys": np.load(keys, mmap_mode="r") if isinstance(keys, Path) else keys}
 
     def _value(self, index: int) -> bytes:
-        with self._open().begin(buffers=False) as transaction:
+        with self._reading() as transaction:
             value = transaction.get(self._keys[index].tobytes())
         if value is None:
             raise UserError(f"the key list of {self.path} does not belong to it: delete keys.npy there")

@@ -33,7 +33,14 @@ class ParquetShards(Sharded):
     """
 
     def __init__(
-        self, files: Sequence[str], size: int, channels: int, mixed: int, skip_corrupt: bool, image: str, label: str
+        self,
+        files: Sequence[str],
+        size: int,
+        channels: int,
+        mixed: int,
+        skip_corrupt: bool,
+        image: str,
+        label: str | None,
     ) -> None:
         super().__init__(files, size, channels, mixed, skip_corrupt)
         self.image, self.label = image, label
@@ -62,7 +69,16 @@ class ParquetShards(Sharded):
         return self._group_sizes[shard]
 
     def labels_in(self, shard: int) -> Tensor:
-        return torch.tensor(self._columns(shard, None, [self.label])[self.label].to_pylist())
+        labels = self._columns(shard, None, [self.label])[self.label]
+        if labels.null_count:
+            raise self._no_label(shard)
+        return torch.tensor(labels.to_pylist(), dtype=torch.int64)
+
+    def _no_label(self, shard: int) -> UserError:
+        return UserError(
+            f"{self.shards[shard]} has images without a {self.label}, and others have one: leave them out, or take "
+            "data.label=null to go without labels"
+        )
 
     def raw(self, shard: int, row: int) -> Raw:
         name, group, first = f"{row} of {self.shards[shard]}", 0, 0
@@ -73,15 +89,21 @@ class ParquetShards(Sharded):
         table = self._groups[shard * ROW_GROUPS + group]
         cell = table[self.image][row - first].as_py()
         content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if content is None and self.skip_corrupt:
+            content = b""
         if not isinstance(content, bytes):
             raise UserError(
                 f"the image {name} has no bytes in the column {self.image}: it is a path, or of another kind"
             )
-        return Raw(content, table[self.label][row - first].as_py() if self.label in table.column_names else None, name)
+        label = table[self.label][row - first].as_py() if self.label in table.column_names else None
+        if label is None and self.label in table.column_names:
+            raise self._no_label(shard)
+        return Raw(content, label, name)
 
     def _open(self, shard: int) -> Any:
         try:
             import fsspec
+            import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError as error:
             raise UserError("data=hf reads parquet files: pip install 'gebm-lightning[hf]'") from error
@@ -94,6 +116,13 @@ class ParquetShards(Sharded):
             raise UserError(
                 f"{path} has the columns {', '.join(file.schema_arrow.names)}: set data.image to that of the images"
             )
+        if self.label in file.schema_arrow.names and not pa.types.is_integer(
+            kind := file.schema_arrow.field(self.label).type
+        ):
+            raise UserError(
+                f"the column {self.label} of {path} is of {kind}, not of class numbers: set data.label to one that is, or to "
+                "null to go without labels"
+            )
         # Labels of a whole data set or none: the first file has decided.
         if self.labelled and self.label not in file.schema_arrow.names:
             raise UserError(f"{path} has no column {self.label}, and files before it have")
@@ -104,7 +133,7 @@ class ParquetShards(Sharded):
         there = [n for n in (self.image, self.label) if n in self._file(shard).schema_arrow.names]
         return self._columns(shard, group, there)
 
-    def _columns(self, shard: int, group: int | None, names: list[str]) -> Any:
+    def _columns(self, shard: int, group: int | None, names: list[str | None]) -> Any:
         file = self._file(shard)
         try:
             return (
@@ -130,7 +159,7 @@ class HuggingFace:
         size: pixels of a side, from the central square.
         channels: 3 for RGB, 1 for grey.
         mixed: files, and row groups, shuffled into each other at a time.
-        image, label: names of the columns.
+        image, label: names of the columns; a label of None goes without.
         skip_corrupt: pass over, and name, images that cannot be decoded.
     """
 
@@ -141,7 +170,7 @@ class HuggingFace:
     channels: int = 3
     mixed: int = 4
     image: str = "image"
-    label: str = "label"
+    label: str | None = "label"
     skip_corrupt: bool = False
     name: ClassVar[str] = "hf"
 

@@ -25,7 +25,9 @@ def shard_files(pattern: str, ending: str) -> list[str]:
     given = RANGE.fullmatch(os.path.expanduser(pattern))
     if given is None:
         path = Path(pattern).expanduser()
-        found = path.glob(f"*{ending}") if path.is_dir() else map(Path, glob.glob(str(path)))
+        # A file's own name may have brackets in it.
+        there = path.glob(f"*{ending}") if path.is_dir() else [path] if path.is_file() else None
+        found = map(Path, glob.glob(str(path))) if there is None else there
         files = sorted(str(file) for file in found if file.is_file())
         if not files:
             raise UserError(

@@ -71,7 +71,7 @@ class TarShards(Sharded):
         except OSError as error:
             raise UserError(f"the shard {path} cannot be read: {first_line(error)}") from error
         key = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:24]
-        kept = self.cache / f"{key}.npy"
+        kept, problem = self.cache / f"{key}.npy", None
         try:
             places = np.load(kept, allow_pickle=False)
         except (OSError, ValueError, EOFError):
@@ -86,6 +86,9 @@ class TarShards(Sharded):
                 self.skipped.add(str(path))
                 print(f"{problem}: its first {len(places)} images are used", flush=True)
         # Labels of a whole data set or none: the first shard has decided.
+        if problem is not None and self.labelled:
+            # The label of the last image that is whole may be what was cut off.
+            places = places[places[:, 2] != NO_LABEL]
         if self.labelled and (places[:, 2] == NO_LABEL).any():
             raise UserError(f"the shard {path} has no .cls members, and shards before it have")
         return places
@@ -181,6 +184,11 @@ class WebDataset:
         check_settings(self.size, self.channels, self.mixed)
 
     def split(self, name: str) -> BatchDataset:
+        for given in (self.path, self.val, self.test):
+            if "://" in str(given):
+                raise UserError(
+                    f"data=webdataset reads files, and {given} is an address: copy the shards here; data=hf reads at addresses"
+                )
         root = Path(self.cache or os.environ.get("GEBM_CACHE", "~/.cache/gebm_lightning")).expanduser()
         files = split_files(name, self.path, self.val, self.test, ".tar")
         return TarShards(files, self.size, self.channels, self.mixed, self.skip_corrupt, root / "shards")
