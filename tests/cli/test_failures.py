@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gebm_lightning import UserError
 from gebm_lightning.cli.command import expected_error
 from gebm_lightning.lightning.checkpoint import read_checkpoint
 
@@ -113,3 +114,8 @@ def test_nan_on_one_process_alone_ends_all(tmp_path):
     assert "training diverged" in sentence and "base update" in sentence
     state = read_checkpoint(tmp_path / "run")
     assert all(v.isfinite().all() for v in state["state_dict"].values() if v.is_floating_point())
+
+
+def test_no_sentence_tells_the_password_of_an_address():
+    error = UserError("https://user:hunter2@host:1/x@y cannot be reached, nor hf://datasets/a@b/c")
+    assert expected_error(error) == "https://***@host:1/x@y cannot be reached, nor hf://datasets/a@b/c"

@@ -98,6 +98,8 @@ def expected_error(error: BaseException) -> str | None:
     for link in chain:
         if isinstance(link, UserError):
             return _one_line(link)
+        if isinstance(link, UnicodeEncodeError) and link.reason == "surrogates not allowed":
+            return "the name of a file or folder is not in UTF-8: rename it"
         if isinstance(link, OSError) and link.errno in NO_ROOM:
             return f"{link.strerror}: {link.filename or 'a file of the run'} cannot be written; what was whole before still is"
         if _lost_a_loader(link):
@@ -133,7 +135,8 @@ def _one_line(error: BaseException) -> str:
     text = str(error).split("\nConfig search path")[0].split("\nfull_key:")[0]
     # What a loader's worker raised comes with the traceback of that process.
     text = text.rsplit("gebm_lightning.errors.UserError: ", 1)[-1]
-    return " ".join(text.split())
+    # What is printed ends in logs that others read: an address is shown without who asks and the password.
+    return re.sub(r"(\w://)[^\s/@]+@", r"\1***@", " ".join(text.split()))
 
 
 def pick_device(name: str) -> Any:
