@@ -192,6 +192,11 @@ DAMAGES = {
     "empty": (lambda p: p.write_bytes(b""), "is damaged or no safetensors file"),
     "text": (lambda p: p.write_text("hello"), "is damaged or no safetensors file"),
     "foreign": (lambda p: safetensors.torch.save_file({"w": torch.ones(2)}, p), "of another program"),
+    "base updates": (lambda p: rewrite(p, lambda t: None, base_updates="²"), "do not say what base it holds"),
+    "many base updates": (
+        lambda p: rewrite(p, lambda t: None, base_updates="9" * 5000),
+        "do not say what base it holds",
+    ),
     "newer": (lambda p: rewrite(p, lambda t: None, format_version="99"), "format version 99"),
     "missing": (
         lambda p: rewrite(p, lambda t: t.pop("base.last.bias")),
@@ -283,3 +288,15 @@ def test_the_card_runs_the_base_alone(exported, family, monkeypatch):
     names: dict = {}
     exec((folder / CARD).read_text().split("```python\n")[2].split("```")[0], names)
     assert len(names["x"]) == 64
+
+
+def test_texts_under_hidden_keys_are_not_exported(tmp_path, folder):
+    hide = ["logger.csv.hide=[name,seed,model.energy._target_]", "name=hunter2"]
+    run = make_run(tmp_path / "secret", ["model=mlp", TABLE, SMALL, *hide])
+    assert "hunter2" in (run / CONFIG).read_text()
+    export_run(run, tmp_path / "told", program=False)
+    for path in (tmp_path / "told").iterdir():
+        assert b"hunter2" not in path.read_bytes(), path
+    cfg = OmegaConf.load(tmp_path / "told" / CONFIG)
+    assert cfg.name == "hidden" and cfg.seed == 0
+    load(tmp_path / "told")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import safetensors
 import safetensors.torch
 import torch
+from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from torch import Tensor, fx
 
@@ -24,6 +25,7 @@ from .noise import BlockNoise
 
 WEIGHTS, PROGRAM, CONFIG, CARD = "model.safetensors", "base.pt2", "config.yaml", "README.md"
 FORMAT_VERSION = "1"
+BASE_UPDATES = re.compile(r"[0-9]{1,18}")
 
 
 class Exported(NamedTuple):
@@ -49,13 +51,14 @@ def export_run(
     Raises:
         UserError: there is no such run, its checkpoint is damaged, or the folder cannot be written.
     """
+    from .cli.environment import without_hidden
     from .lightning.checkpoint import read_checkpoint
     from .model_card import read_summary, write_card
 
     check_out(out)
     if is_exported(run_dir):
         raise UserError(f"{run_dir} is an exported folder already: copy it, or name the run that it came from")
-    cfg = load_config(run_dir)
+    shown = without_hidden(load_config(run_dir))
     run = run_folder(run_dir)
     state = read_checkpoint(run_dir)
     averaged = ema and any(name.startswith("ema.module.") for name in state["state_dict"])
@@ -63,13 +66,13 @@ def export_run(
     gebm = load(run_dir, ema, trust)
     summary, notes = read_summary(run)
     with _published(Path(out)) as folder:
-        shutil.copyfile(run / CONFIG, folder / CONFIG)
+        OmegaConf.save(shown, folder / CONFIG)
         told["config_sha256"] = _digest(folder / CONFIG)
         write_weights(gebm, folder / WEIGHTS, told)
         missing = write_program(gebm, folder / PROGRAM) if program else "it was not asked for"
         if missing is not None and program:
             notes.append(f"{PROGRAM} is left out: {missing}")
-        write_card(folder / CARD, gebm, cfg, told, summary, missing, trust)
+        write_card(folder / CARD, gebm, shown, told, summary, missing, trust)
     return Exported(Path(out), notes)
 
 
@@ -183,7 +186,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} has format version {told.get('format_version')}, this program reads version {FORMAT_VERSION}: "
             f"it was written by gebm_lightning {told['gebm_lightning']}"
         )
-    if not {"base", "base_updates", "sha256", "config_sha256"} <= told.keys() or not told["base_updates"].isdigit():
+    if not {"base", "base_updates", "sha256", "config_sha256"} <= told.keys() or not BASE_UPDATES.fullmatch(
+        told["base_updates"]
+    ):
         raise UserError(f"{path} is damaged: its metadata do not say what base it holds; get the folder anew")
     return tensors, told
 

@@ -12,7 +12,9 @@ from omegaconf import OmegaConf
 from gebm_lightning import UserError, compose
 from gebm_lightning.callbacks import Monitor
 from gebm_lightning.cli import train
-from gebm_lightning.cli.environment import hide_environment, keys_from_environment
+from gebm_lightning.cli.environment import hide_environment, keys_from, keys_from_environment
+from gebm_lightning.data.synthetic import write_tar
+from gebm_lightning.lightning.loggers import RunCSVLogger
 from gebm_lightning.panels import PANELS, PICTURES, TABLE
 
 OFFLINE = ["logger=wandb", "logger.offline=true"]
@@ -191,3 +193,59 @@ def test_tensorboard_gets_curves_and_pictures(command, smoke):
     events.Reload()
     assert "train/kale" in events.Tags()["scalars"] and "images/strip" in events.Tags()["images"]
     assert [e.step for e in events.Scalars("train/kale")] == [2, 4]
+
+
+def test_what_follows_from_a_hidden_key_is_hidden_and_so_is_the_command_line(command, smoke, finishes, tmp_path):
+    for name, first in (("train", 0), ("val", 40), ("test", 60)):
+        write_tar(tmp_path / "hunter2" / f"{name}.tar", range(first, first + 20))
+    data = ["data=webdataset", "data.path=hunter2", "data.size=8", "data.num_workers=0"]
+    hide = "logger.wandb.hide=[data.path,data.pth]"
+    status, _, err = command(train, *smoke, *BARE, *OFFLINE, *data, hide, "run_dir=r")
+    assert status == 0 and "hide names data.pth, which the config has not" in err, err
+    ((_, _, config, _, _),) = read_back(Path("r"))
+    assert config["data"]["size"] == 8 and "path" not in config["data"] and "path" not in config["data"]["source"]
+    files = [path for path in Path("r").glob("wandb/**/*") if path.is_file()]
+    assert any(b"data.size=8" in path.read_bytes() for path in files)
+    assert not [path for path in files if b"hunter2" in path.read_bytes()]
+
+
+def test_keys_that_follow_from_others():
+    cfg = OmegaConf.create(
+        {
+            "root": "/a",
+            "source": {"root": "${root}", "size": 3},
+            "deeper": "${source.root}/x",
+            "copied": "${source}",
+            "list": ["${root}"],
+            "other": "/a",
+        }
+    )
+    assert keys_from(cfg, ["root"]) == ["root", "source.root", "deeper", "copied.root", "list"]
+    assert keys_from(cfg, ["source"]) == ["source.root", "source.size", "deeper", "copied.root", "copied.size"]
+    assert cfg.deeper == "/a/x"
+
+
+def test_a_resumed_run_hides_what_it_hid(command, smoke, finishes, monkeypatch):
+    monkeypatch.setenv("GEBM_SECRET", "hunter2")
+    secret = "sweep_objective=${oc.env:GEBM_SECRET}"
+    with monkeypatch.context() as patch:
+        patch.setattr(Monitor, "on_base_update", kill)
+        assert command(train, *smoke, *BARE, *OFFLINE, secret, "run_dir=r")[0] == 128 + signal.SIGTERM
+    assert command(train, "resume=r", "+logger.wandb.hide=[seed]")[0] == 0
+    *_, (_, _, config, _, _) = read_back(Path("r"))
+    assert "name" in config and "seed" not in config and "sweep_objective" not in config
+
+
+def test_a_row_that_a_killed_run_did_not_finish_is_no_hindrance(tmp_path):
+    path = tmp_path / "metrics.csv"
+    for torn in (b"", b"3", b",4", b"3,3", b"3\xff"):
+        path.write_bytes(b"a,step\n1,1\n2,2\n5,9\n" + torn)
+        logger = RunCSVLogger(str(tmp_path))
+        logger.keep_until = 4
+        assert logger.experiment is not None
+        # At once, since this process may be killed as well.
+        assert path.read_text().split() == ["a,step", "1,1", "2,2"]
+    path.write_text("a,step\n1\n2,2\n")
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged near line 2"):
+        RunCSVLogger(str(tmp_path)).experiment  # noqa: B018
+    assert path.read_text() == "a,step\n1\n2,2\n"

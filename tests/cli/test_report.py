@@ -4,8 +4,11 @@ import base64
 import functools
 import io
 import json
+import os
 import re
 import shutil
+import struct
+import zlib
 from html.parser import HTMLParser
 
 import pytest
@@ -14,6 +17,7 @@ from PIL import Image
 
 from gebm_lightning import compose
 from gebm_lightning.cli import dashboard, report
+from gebm_lightning.cli.record import read_run
 
 HOSTILE = "</pre><script>alert('1')</script><img src=x onerror=\"alert(2)\">$\\frac$&"
 
@@ -223,3 +227,48 @@ def test_mistakes_are_one_sentence(command, folder, tmp_path):
     assert (tmp_path / "mine.html").read_text() == "mine" and not list(run.glob("report*"))
     status, _, err = command(dashboard)
     assert status == 1 and err.startswith("error: entity= is missing") and len(err.splitlines()) == 1
+
+
+def test_a_run_that_is_still_going_may_be_in_the_middle_of_a_row(command, folder, tmp_path):
+    run = folder("run")
+    for torn in ("4,0.2", "4,0.2,1,0.3"):
+        whole = (run / "metrics.csv").read_text()
+        (run / "metrics.csv").write_text(whole + torn)
+        (run / "finished.json").unlink(missing_ok=True)
+        assert command(report, "run")[0] == 0
+        assert read_run(run).curves["loss/base"][0] == [1, 2, 3]
+        (run / "metrics.csv").write_text(whole)
+    (run / "metrics.csv").write_text("")
+    assert command(report, "run")[0] == 0 and read_run(run).curves == {}
+
+
+def test_texts_under_hidden_keys_are_not_told(command, folder, tmp_path):
+    run = folder(
+        "run", "logger.csv.hide=[data.root,seed]", "data=folder", "data.root=hunter2", "model=dcgan", "data.size=8"
+    )
+    assert "hunter2" in (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(
+        (run / "config.yaml").read_text().replace("- seed", "- data.source.root\n    - seed")
+    )
+    assert command(report, "run")[0] == 0
+    page = (run / "report.html").read_text()
+    assert "hunter2" not in page and "root: hidden" in page and "seed: 0" in page
+
+
+def test_a_picture_that_is_too_large_to_be_one(command, folder):
+    run = folder("run")
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"0")),
+        (b"IEND", b""),
+    ]
+    chunks = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts]
+    (run / "images" / "grid.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    status, _, err = command(report, "run")
+    assert status == 1 and "grid.png is damaged or no picture" in err and len(err.splitlines()) == 1
+
+
+def test_a_folder_whose_name_is_no_text(command, folder, tmp_path):
+    folder("run").rename(tmp_path / os.fsdecode(b"r\xff"))
+    status, out, err = command(report, os.fsdecode(b"r\xff"))
+    assert (status, out, err) == (1, "", "error: the name of a file or folder is not in UTF-8: rename it\n")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from omegaconf import OmegaConf
 from PIL import Image
 
 from ..config import load_config
 from ..errors import UserError, first_line
 from ..metrics.table import long_form
+from ..metrics_csv import damaged, read_rows
+from .environment import without_hidden
 from .sweep_report import summary_scores
 
 Curves = dict[str, tuple[list[float], list[float]]]
@@ -37,39 +39,33 @@ def read_run(folder: Path) -> Record:
     Raises:
         UserError: it is no run, or a file of it is damaged.
     """
-    load_config(folder)
+    cfg = load_config(folder)
+    shown = without_hidden(cfg)
+    finished = (folder / "finished.json").is_file()
     metrics, summary = folder / "metrics.csv", folder / "summary.json"
     return Record(
         folder,
-        (folder / "config.yaml").read_text(),
-        (folder / "finished.json").is_file(),
-        read_curves(metrics) if metrics.is_file() else {},
+        (folder / "config.yaml").read_text(encoding="utf-8") if shown == cfg else OmegaConf.to_yaml(shown),
+        finished,
+        read_curves(metrics, growing=not finished) if metrics.is_file() else {},
         read_summary(summary) if summary.is_file() else None,
         read_pictures(folder / "images"),
     )
 
 
-def read_curves(path: Path) -> Curves:
+def read_curves(path: Path, growing: bool = False) -> Curves:
     """The columns of a `metrics.csv`, each without its empty cells; NaN and infinity are numbers."""
     curves: Curves = {}
-    line = 1
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, strict=True)
-            if "step" not in (reader.fieldnames or ()):
-                raise ValueError("there is no column step")
-            for row in reader:
-                line = reader.line_num
-                if None in row or None in row.values():
-                    raise ValueError("another number of cells than columns")
-                step = float(row.pop("step"))
-                for key, cell in row.items():
-                    if cell:
-                        steps, values = curves.setdefault(key, ([], []))
-                        steps.append(step)
-                        values.append(float(cell))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} is damaged near line {line}: {first_line(error)}") from error
+    for line, row in read_rows(path, growing):
+        step = float(row.pop("step"))
+        for key, cell in row.items():
+            if cell:
+                steps, values = curves.setdefault(key, ([], []))
+                steps.append(step)
+                try:
+                    values.append(float(cell))
+                except ValueError as error:
+                    raise damaged(path, line, error) from error
     return curves
 
 
@@ -99,7 +95,7 @@ def read_pictures(folder: Path) -> dict[str, bytes]:
         try:
             content = path.read_bytes()
             Image.open(io.BytesIO(content), formats=["PNG"]).verify()
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"{path} is damaged or no picture: {first_line(error)}") from error
         pictures[name] = content
     return pictures

@@ -134,6 +134,7 @@ def resumed_config(folder: Path, overrides: list[str]) -> DictConfig:
     with open_dict(cfg):
         # Whom to trust is said by who resumes, never by the file.
         cfg.trust = []
+        hidden = {name: list(node.hide) for name, node in cfg.logger.items() if _has_hide(node)}
         for override in overrides:
             # Hydra asks for a plus where the default config has no such key; the run's own may.
             key, _, value = override.removeprefix("+").partition("=")
@@ -149,10 +150,17 @@ def resumed_config(folder: Path, overrides: list[str]) -> DictConfig:
                 raise UserError(
                     f"{override}: a resumed run keeps its config; only trainer, callbacks, logger and trust may change"
                 )
-        for node in cfg.logger.values():
+        for name, node in cfg.logger.items():
             if OmegaConf.is_config(node) and "save_dir" in node:
                 node.save_dir = str(folder)
+            # What came from the environment is in there, and cannot be told any more.
+            if name in hidden and _has_hide(node):
+                node.hide = [*hidden[name], *node.hide]
         cfg.resume = str(folder)
     if cfg.trainer.max_base_updates != before and any(cfg.optim.get(f"{p}_scheduler") for p in ("energy", "base")):
         print(f"note: the learning-rate schedules stay those of a run of {before} base updates", file=sys.stderr)
     return cfg
+
+
+def _has_hide(node: Any) -> bool:
+    return OmegaConf.is_dict(node) and OmegaConf.is_list(node.get("hide"))

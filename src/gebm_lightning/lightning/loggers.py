@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-import csv
 import math
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,20 @@ from lightning_fabric.loggers import CSVLogger
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 
+from ..metrics_csv import read_rows
+
 
 class RunCSVLogger(Logger, CSVLogger):
     """Rows by base update in `save_dir/metrics.csv`.
 
     Lightning's own would delete the earlier rows on resuming, and write the hyper-parameters that `config.yaml` has.
+
+    Args:
+        save_dir: the run's folder.
+        hide: dotted keys of the config that reports and exports do not tell; not used here.
     """
 
-    def __init__(self, save_dir: str) -> None:
+    def __init__(self, save_dir: str, hide: Sequence[str] = ()) -> None:
         CSVLogger.__init__(self, save_dir, name="", version="")
         self.keep_until: float = math.inf
         """Rows of later steps are dropped when a run resumes: it will write them again."""
@@ -34,14 +41,15 @@ class RunCSVLogger(Logger, CSVLogger):
     def experiment(self) -> Any:
         if self._experiment is None:
             path = Path(self.log_dir) / "metrics.csv"
-            rows: list[dict[str, Any]] = []
+            rows: list[Any] = []
             if path.is_file():
-                with path.open(newline="") as file:
-                    rows = [row for row in csv.DictReader(file) if float(row["step"]) <= self.keep_until]
+                rows = [row for _, row in read_rows(path, growing=True) if float(row["step"]) <= self.keep_until]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
                 writer = super().experiment
             writer.metrics = rows
+            # Lightning has deleted the file by now, and would write it at the next flush, which a killed run never reaches.
+            writer.save()
         return super().experiment
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -60,6 +68,11 @@ class RunWandbLogger(WandbLogger):
     def __init__(self, artifacts: bool = False, hide: Sequence[str] = (), **settings: Any) -> None:
         super().__init__(**settings)
         self.artifacts, self.hide = artifacts, tuple(hide)
+
+    @property
+    def experiment(self) -> Any:
+        with _arguments_without(self.hide):
+            return super().experiment
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The config, but for what is hidden."""
@@ -84,3 +97,22 @@ class RunWandbLogger(WandbLogger):
         for path in paths:
             artifact.add_file(str(path), path.name)
         self.experiment.log_artifact(artifact)
+
+
+@contextmanager
+def _arguments_without(hide: Sequence[str]) -> Iterator[None]:
+    """The command line without overrides of what is hidden: wandb sends it beside the config."""
+    before = sys.argv
+    sys.argv = [argument for argument in before if not _tells(argument, hide)]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _tells(argument: str, hide: Sequence[str]) -> bool:
+    key, _, value = argument.lstrip("+~").partition("=")
+    return any(
+        key == hidden or key.startswith(f"{hidden}.") or (hidden.startswith(f"{key}.") and value.startswith("{"))
+        for hidden in hide
+    )
