@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from . import growth, sampling, startup, training
+from . import growth, sampling, scoring, startup, training
 from .timing import Row
 
-GROUPS = {"sampling": sampling, "training": training, "startup": startup, "growth": growth}
+GROUPS = {"sampling": sampling, "training": training, "scoring": scoring, "startup": startup, "growth": growth}
 STORED = Path(__file__).parent / "results.json"
 SLOWER = 1.10
 """A ratio that is worse than the stored one by this factor is called slower."""

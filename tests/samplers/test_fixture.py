@@ -68,6 +68,7 @@ RUNS = {
     ("imh", 1.0): (lambda s: IMH(), None, 256, 600, 2),
     ("imh", 2.9): (lambda s: IMH(), None, 256, 1000, 2),
     ("mala", 1.0): (lambda s: MALA(0.03), 0.574, 128, 9000, 5),
+    ("mala bf16", 1.0): (lambda s: MALA(0.03), 0.574, 128, 9000, 5),
     ("hmc", 1.0): (lambda s: HMC(0.1, 5), 0.651, 256, 2300, 2),
     # Barriers are high here: long strides that are mostly refused mix best, and still take minutes.
     ("mala", 2.9): (lambda s: MALA(0.03), 0.3, 128, 22_000, 10),
@@ -81,7 +82,10 @@ RUNS = {
 def test_chains_reach_the_exact_rows(gebm, reference, name, s):
     make, target, chains, steps, thin = RUNS[name, s]
     tuning = None if target is None else DualAveraging(target, 200)
-    sampler = LatentSampler(make(s), beta=s, num_steps=steps, warmup=steps // 10, thin=thin, tuning=tuning)
+    precision = "bf16-mixed" if name.endswith("bf16") else "32-true"
+    sampler = LatentSampler(
+        make(s), beta=s, num_steps=steps, warmup=steps // 10, thin=thin, tuning=tuning, precision=precision
+    )
     trace = sampler.refine(gebm, chains, BlockNoise(1)).info["trace"]
     with torch.no_grad():
         x = gebm.base(trace.flatten(0, 1))
