@@ -17,9 +17,9 @@ PRECISIONS = ("32-true", "bf16-mixed")
 class Fast(Potential):
     """U_β with the gradient of copies of the networks, in bfloat16 (`half`) and in `channels_last` where asked for.
 
-    The value is theirs as well, for kernels that do not test it. With `exact` it is the model's own, in full precision, at
-    the price of one more forward pass: a Metropolis test on it leaves exp(−U_β) as it is whatever the drift, as long as
-    this is a function of z.
+    The value is the same pass's, for kernels that do not test it. With `exact` it is that of full precision, at the price of
+    one more forward pass: a Metropolis test on it leaves exp(−U_β) as it is whatever the drift, as long as this is a
+    function of z.
 
     Args:
         gebm: the model.
@@ -49,19 +49,16 @@ class Fast(Potential):
         return other
 
     def energy(self, z: Tensor) -> Tensor:
-        gradient = torch.is_grad_enabled() and z.requires_grad
-        if self.exact and not gradient:
-            return super().energy(z)
-        fast = self._fast_energy(z)
         if not self.exact:
-            return fast
+            return self._energy(z, self.half)
         with torch.no_grad():
-            value = super().energy(z)
-        return _Value.apply(fast, value)
+            value = self._energy(z, half=False)
+        gradient = torch.is_grad_enabled() and z.requires_grad
+        return _Value.apply(self._energy(z, self.half), value) if gradient else value
 
-    def _fast_energy(self, z: Tensor) -> Tensor:
+    def _energy(self, z: Tensor, half: bool) -> Tensor:
         base, energy = self._networks
-        with torch.autocast(z.device.type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(z.device.type, torch.bfloat16, enabled=half):
             return call_energy(energy, call_base(base, z, self.y), self.y).to(z.dtype)
 
 
