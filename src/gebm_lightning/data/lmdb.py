@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +16,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError, first_line
+from . import lmdb_scan
 from .batch import Batch
 from .datasets import BatchDataset, held_out
 from .images import decode
@@ -23,6 +27,13 @@ class LMDBImages(BatchDataset):
 
     A list of keys is made once, beside the database or else in `cache`, as a plain (n, length) uint8 array that is
     memory-mapped; it is written under another name and renamed, so that an interruption leaves none.
+
+    An LMDB has no checksums, and is not looked through at the start. That the file is as long as its head says, that no
+    value is longer, and, when the list is made, that its tree holds together, is checked; what LMDB refuses later is a
+    UserError. What remains: a flipped bit in an image that can still be decoded, or in a place that leads to another one,
+    is not seen; and one in a length or place near the file's end can make LMDB read beyond it, which ends the process with
+    a signal. Of a loader's process a sentence tells that; with data.num_workers=0, and in an evaluation, the process is the
+    command's own. lmdb 3 checks every page: `python -m lmdb verify -e FOLDER`.
 
     Args:
         path: the LMDB's folder.
@@ -47,16 +58,6 @@ class LMDBImages(BatchDataset):
     def _open(self) -> Any:
         return _environment(self.path.absolute())
 
-    @contextmanager
-    def _reading(self) -> Iterator[Any]:
-        import lmdb
-
-        try:
-            with self._open().begin(buffers=False) as transaction:
-                yield transaction
-        except lmdb.Error as error:
-            raise UserError(f"the LMDB {self.path} is damaged: {first_line(error)}; copy or unpack it again") from error
-
     def _index(self) -> np.ndarray:
         entries = self._open().stat()["entries"]
         if entries == 0:
@@ -66,11 +67,7 @@ class LMDBImages(BatchDataset):
             keys = _read_keys(place / "keys.npy", entries)
             if keys is not None:
                 return keys
-        with self._reading() as transaction:
-            listed = list(transaction.cursor().iternext(keys=True, values=False))
-        if len({len(key) for key in listed}) != 1:
-            raise UserError(f"the LMDB {self.path} has keys of several lengths: it is none of LSUN's")
-        keys = np.frombuffer(b"".join(listed), np.uint8).reshape(len(listed), -1)
+        keys = _list_keys(self.path)
         for place in places:
             try:
                 place.mkdir(parents=True, exist_ok=True)
@@ -93,11 +90,23 @@ class LMDBImages(BatchDataset):
         self.__dict__ |= state | {"_keys": np.load(keys, mmap_mode="r") if isinstance(keys, Path) else keys}
 
     def _value(self, index: int) -> bytes:
-        with self._reading() as transaction:
-            value = transaction.get(self._keys[index].tobytes())
-        if value is None:
-            raise UserError(f"the key list of {self.path} does not belong to it: delete keys.npy there")
-        return bytes(value)
+        import lmdb
+
+        environment = self._open()
+        try:
+            with environment.begin(buffers=True) as transaction:
+                value = transaction.get(self._keys[index].tobytes())
+                # Before it is copied: a damaged length would lead beyond the file, and end the process.
+                if value is not None and len(value) > (self.path / "data.mdb").stat().st_size:
+                    raise lmdb.CorruptedError(f"the image {index} is longer than the file")
+                content = None if value is None else bytes(value)
+        except lmdb.Error as error:
+            raise _damaged(self.path, first_line(error)) from error
+        if content is None:
+            raise UserError(
+                f"the key list of {self.path} does not belong to it, or it is damaged: delete keys.npy there"
+            )
+        return content
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -142,6 +151,24 @@ def _open_environment(path: Path) -> Any:
         environment.close()
         raise UserError(f"{path} is cut off: data.mdb has {size} bytes of {needed}; copy or unpack it again")
     return environment
+
+
+def _list_keys(path: Path) -> np.ndarray:
+    # -P: beside the script lies this file, which is not the package lmdb.
+    command = [sys.executable, "-P", lmdb_scan.__file__, str(path)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+    if done.returncode == 0:
+        keys: np.ndarray = np.load(io.BytesIO(done.stdout), allow_pickle=False)
+        return keys
+    if -done.returncode in (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV):
+        raise _damaged(path, f"LMDB cannot go through its pages ({signal.Signals(-done.returncode).name})")
+    if done.returncode < 0:
+        raise UserError(f"the process that lists the keys of {path} was ended by signal {-done.returncode}")
+    raise _damaged(path, (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1])
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"the LMDB {path} is damaged: {reason}; copy or unpack it again")
 
 
 def _read_keys(path: Path, entries: int) -> np.ndarray | None:
