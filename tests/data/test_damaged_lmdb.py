@@ -114,7 +114,7 @@ def test_damage_is_told_or_does_no_harm(whole, tmp_path, damage, listed):
         "overwritten": lambda: overwritten(content, rng, 8 if listed else 4),
         "cut": lambda: cut(content, rng, 20),
         # The heads of both meta pages, where the places of the trees are.
-        "meta": lambda: flipped(content, rng, META, 152, 40 if listed else 10),
+        "meta": lambda: flipped(content, rng, META, 152, 30 if listed else 10),
     }
     found = []
     for new in damaged[damage]():
@@ -130,7 +130,7 @@ def test_damage_is_told_or_does_no_harm(whole, tmp_path, damage, listed):
 def test_flipped_bits_in_the_tree_give_no_traceback(whole, tmp_path, listed):
     content, keys = whole
     found = []
-    for new in flipped(content, random.Random(1), tree_pages(content), PAGE, 100 if listed else 25):
+    for new in flipped(content, random.Random(1), tree_pages(content), PAGE, 80 if listed else 25):
         put(tmp_path / "lmdb", new, keys if listed else None)
         found.append(outcome(tmp_path / "lmdb"))
     # A place that leads to another image is not seen, and a length near the file's end leads beyond it, as is documented.
