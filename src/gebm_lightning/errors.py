@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 from numbers import Integral, Real
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -28,3 +31,24 @@ def check_number(
     good = isinstance(value, Integral if integer else Real) and not isinstance(value, bool) and math.isfinite(value)
     if not good or (low is not None and value < low) or (above is not None and value <= above):  # type: ignore[operator]
         raise UserError(f"{key} must be {kind}, not {value!r}")
+
+
+def check_path(key: str, value: object) -> Path:
+    """The path that a config names; a whole number, which a command line makes of one, is a name like any other.
+
+    Raises:
+        UserError: it is no path.
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, os.PathLike, Integral)) or value == "":
+        raise UserError(f"{key} must be a path, not {value!r}")
+    return Path(str(value))
+
+
+def check_shape(key: str, shape: object) -> None:
+    """Raise a UserError unless `shape` is that of a datum: whole numbers of at least 1."""
+    listed = list(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else []
+    if not listed or not all(isinstance(n, Integral) and not isinstance(n, bool) and n >= 1 for n in listed):  # type: ignore[operator]
+        raise UserError(
+            f"{key} must be whole numbers of at least 1, such as [3,32,32], not {listed or shape!r}; "
+            "for images it follows from data.channels and data.size"
+        )

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..config import build_parts, instantiate
 from ..distributed import leave
-from ..errors import UserError, check_number, first_line
+from ..errors import UserError, check_number, check_shape, first_line
 from ..gebm import GEBM
 from ..lightning import GEBMModule
 from ..lightning.checkpoint import find_checkpoint, has_checkpoint, put_damaged_aside, read_checkpoint, restore
@@ -80,6 +80,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     if cfg.seed >= 2**32:
         raise UserError(f"seed must be below 2^32, not {cfg.seed}")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    check_shape("data.shape", OmegaConf.select(cfg, "data.shape"))
     gebm, critic, objective = build_parts(cfg, trusted, trust)
     data = instantiate(cfg.data, trusted, trust)
     callbacks = [instantiate(node, trusted, trust) for node in cfg.callbacks.values() if node is not None]
@@ -101,7 +102,7 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
             "train_mode=energy leaves this base as it was made: init=RUN begins from a trained one", stacklevel=1
         )
     _dry_run(module, data, callbacks)
-    loggers = [instantiate(node, trusted, trust) for node in cfg.logger.values() if OmegaConf.is_dict(node)]
+    loggers = [instantiate(node, trusted, trust) for node in _logger_nodes(cfg)]
     for logger in loggers:
         if resumed and hasattr(logger, "keep_until"):
             logger.keep_until = read_checkpoint(run_dir)["gebm_lightning"]["base_updates"]
@@ -129,11 +130,13 @@ def train(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 0
         module.interrupted = module.interrupted or (code - 128 if code > 128 else signal.SIGINT)
     finally:
-        if first:
-            _finish(loggers, run_dir, finished and not module.interrupted)
-        lock.close()
-        if fresh and not finished and not has_checkpoint(run_dir):
-            shutil.rmtree(run_dir, ignore_errors=True)
+        try:
+            if first:
+                _finish(loggers, run_dir, finished and not module.interrupted)
+        finally:
+            lock.close()
+            if fresh and not finished and not has_checkpoint(run_dir):
+                shutil.rmtree(run_dir, ignore_errors=True)
     result: dict[str, Any] = {"interrupted": int(module.interrupted), "base_updates": module.base_updates}
     if first and not module.interrupted:
         result["objective"] = objective_value(run_dir, cfg.sweep_objective)
@@ -197,13 +200,26 @@ def _dry_run(module: GEBMModule, data: Any, callbacks: list[Any]) -> None:
                 raise UserError(f"{type(callback).__name__} cannot serve these data: {first_line(error)}") from error
 
 
+def _logger_nodes(cfg: DictConfig) -> list[Any]:
+    """The loggers' configs: what else is in `logger` are settings that they share."""
+    nodes = {key: node for key, node in cfg.logger.items() if OmegaConf.is_dict(node)}
+    for key, node in nodes.items():
+        if "_target_" not in node:
+            raise UserError(f"logger.{key}={node} is no logger: it has no _target_")
+    return list(nodes.values())
+
+
 def _start_loggers(loggers: list[Any], cfg: DictConfig) -> None:
     for logger in loggers:
         try:
             logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
         except Exception as error:
             if not type(error).__module__.startswith("wandb"):
-                raise
+                if type(error).__name__ != "ValidationError":
+                    raise
+                # Of pydantic, with which wandb checks its settings: which it is, and what it should be, are on lines of their own.
+                told = [line.strip() for line in str(error).split("[type=")[0].splitlines()[1:]]
+                raise UserError(f"wandb does not take a setting of logger.wandb, {': '.join(told)}") from error
             raise UserError(
                 f"wandb cannot start: {first_line(error)}; log in with `wandb login`, or take logger.offline=true"
             ) from error

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import UserError, first_line
+from ..errors import UserError, check_path, first_line
 from .datasets import ArrayDataset, BatchDataset, held_out
+from .images import check_settings
 
 
 def resize(x: Tensor, size: int) -> Tensor:
@@ -76,8 +77,11 @@ class Npz:
     name: ClassVar[str] = "npz"
     _read: dict[str, ArrayDataset] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        check_settings(self.size)
+
     def split(self, name: str) -> BatchDataset:
-        path = Path(self.path)
+        path = check_path("data.path", self.path)
         arrays = load_npz(path, "set data.path")
         if "train_x" in arrays and "test_x" in arrays:
             if name == "test" or (f"{name}_x" in arrays and "val_x" in arrays):
@@ -122,7 +126,7 @@ class ImageNet32:
         return self._read[test] if test else held_out(self._read[test], name, {"val": self.num_val})
 
     def _load(self, test: bool) -> ArrayDataset:
-        root = Path(self.root)
+        root = check_path("data.root", self.root)
         files = [root / "val_data.npz"] if test else sorted(root.glob("train_data_batch_*.npz"))
         if not files or not files[0].is_file():
             raise UserError(
@@ -160,6 +164,9 @@ class Torchvision:
     num_val: int = 1000
     _read: dict[bool, ArrayDataset] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        check_settings(self.size)
+
     @property
     def name(self) -> str:
         return self._class().__name__.lower()
@@ -174,7 +181,7 @@ class Torchvision:
         return self._read[test] if test else held_out(self._read[test], name, {"val": self.num_val})
 
     def _load(self, test: bool) -> ArrayDataset:
-        root = Path(self.root)
+        root = check_path("data.root", self.root)
         try:
             data = self._class()(str(root), train=not test, download=self.download)
         except OSError as error:

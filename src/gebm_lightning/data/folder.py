@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import torch
 
-from ..errors import UserError, check_number
+from ..errors import UserError, check_number, check_path
 from .datasets import BatchDataset, held_out
-from .images import ImageFiles, image_files
+from .images import ImageFiles, check_settings, image_files
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,12 @@ class Folder:
     _read: dict[Path, ImageFiles] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_number("data.size", self.size, low=1, integer=True)
-        if self.channels not in (1, 3):
-            raise UserError(f"data.channels must be 1 for grey or 3 for RGB, not {self.channels}")
+        check_settings(self.size, self.channels)
         if self.crop is not None:
             check_number("data.source.crop", self.crop, low=1, integer=True)
 
     def split(self, name: str) -> BatchDataset:
-        root = Path(self.root)
+        root = check_path("data.root", self.root)
         given = [part for part in ("train", "val", "test") if (root / part).is_dir()]
         held = given[-1] if "train" in given and len(given) > 1 else None
         if held is None:
@@ -89,16 +87,21 @@ class CelebA:
     Args:
         root: the folder with both.
         size: pixels of a side.
-        crop: side of the central square that is kept, of 178×218 pixels.
+        crop: side of the central square that is kept, of 178×218 pixels; None for the largest.
     """
 
     root: str
     size: int = 32
-    crop: int = 148
+    crop: int | None = 148
     name: ClassVar[str] = "celeba"
 
+    def __post_init__(self) -> None:
+        check_settings(self.size)
+        if self.crop is not None:
+            check_number("data.source.crop", self.crop, low=1, integer=True)
+
     def split(self, name: str) -> BatchDataset:
-        root = Path(self.root)
+        root = check_path("data.root", self.root)
         table = root / "list_eval_partition.txt"
         if not table.is_file():
             raise UserError(

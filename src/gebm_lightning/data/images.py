@@ -11,11 +11,18 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ..errors import UserError, first_line
+from ..errors import UserError, check_number, first_line
 from .batch import Batch
 from .datasets import BatchDataset
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+def check_settings(size: object, channels: object = 3) -> None:
+    """Raise a UserError unless images can have this size and these channels."""
+    check_number("data.size", size, low=1, integer=True)
+    if isinstance(channels, bool) or channels not in (1, 3):
+        raise UserError(f"data.channels must be 1 for grey or 3 for RGB, not {channels}")
 
 
 def decode(source: Path | bytes, size: int, channels: int, crop: int | None = None, name: object = None) -> Tensor:

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ..errors import UserError, first_line
+from ..errors import UserError, check_path, first_line
 from . import lmdb_scan
 from .batch import Batch
 from .datasets import BatchDataset, held_out
-from .images import decode
+from .images import check_settings, decode
 
 
 class LMDBImages(BatchDataset):
@@ -203,8 +203,11 @@ class LSUN:
 
     name: ClassVar[str] = "lsun"
 
+    def __post_init__(self) -> None:
+        check_settings(self.size)
+
     def split(self, name: str) -> BatchDataset:
-        part = "val" if name == "test" else "train"
-        cache = None if self.cache is None else Path(self.cache) / f"{self.category}_{part}"
-        data = LMDBImages(Path(self.root) / f"{self.category}_{part}_lmdb", self.size, 3, cache)
+        root, part = check_path("data.root", self.root), "val" if name == "test" else "train"
+        cache = None if self.cache is None else check_path("data.source.cache", self.cache) / f"{self.category}_{part}"
+        data = LMDBImages(root / f"{self.category}_{part}_lmdb", self.size, 3, cache)
         return data if name == "test" else held_out(data, name, {"val": self.num_val})

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import UserError, first_line
+from ..errors import UserError, check_number, first_line
 from .datasets import BatchDataset
+from .images import check_settings
 from .patterns import split_files
-from .shards import Raw, Recent, Sharded, check_settings
+from .shards import Raw, Recent, Sharded
 
 ROW_GROUPS = 1 << 20
 
@@ -133,13 +134,13 @@ class ParquetShards(Sharded):
         there = [n for n in (self.image, self.label) if n in self._file(shard).schema_arrow.names]
         return self._columns(shard, group, there)
 
-    def _columns(self, shard: int, group: int | None, names: list[str | None]) -> Any:
+    def _columns(self, shard: int, group: int | None, names: Sequence[str | None]) -> Any:
         file = self._file(shard)
         try:
             return (
-                file.read(columns=names, use_threads=False)
+                file.read(columns=list(names), use_threads=False)
                 if group is None
-                else file.read_row_group(group, columns=names, use_threads=False)
+                else file.read_row_group(group, columns=list(names), use_threads=False)
             )
         except Exception as error:
             raise UserError(f"{self.shards[shard]} is damaged or out of reach: {first_line(error)}") from error
@@ -175,7 +176,11 @@ class HuggingFace:
     name: ClassVar[str] = "hf"
 
     def __post_init__(self) -> None:
-        check_settings(self.size, self.channels, self.mixed)
+        check_settings(self.size, self.channels)
+        check_number("data.source.mixed", self.mixed, low=1, integer=True)
+        for key, name in {"image": self.image, "label": self.label}.items():
+            if not (isinstance(name, str) or (key == "label" and name is None)):
+                raise UserError(f"data.{key} must be the name of a column, not {name!r}")
 
     def split(self, name: str) -> BatchDataset:
         files = split_files(name, self.path, self.val, self.test, ".parquet")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from ..errors import UserError, check_number
+from ..errors import UserError
 from ..noise import stable_seed
 from .batch import Batch
 from .datasets import BatchDataset
@@ -21,14 +21,6 @@ ROW_BITS = 32
 FLIPPED = 1 << 62
 
 T = TypeVar("T")
-
-
-def check_settings(size: object, channels: object, mixed: object) -> None:
-    """Raise a UserError unless these can be the settings of shards of images."""
-    check_number("data.size", size, low=1, integer=True)
-    check_number("data.source.mixed", mixed, low=1, integer=True)
-    if channels not in (1, 3):
-        raise UserError(f"data.channels must be 1 for grey or 3 for RGB, not {channels}")
 
 
 class Raw(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn import datasets as sklearn_datasets
 
-from ..errors import UserError, check_number
+from ..errors import UserError, check_number, check_path
 from ..noise import stable_seed
 from .datasets import ArrayDataset
 from .uci import READERS, bsds300
@@ -108,7 +108,7 @@ class Table:
             raise UserError(
                 f"data.source.table={self.table} is read from its original files: set data.root to their folder"
             )
-        return Path(self.root)
+        return check_path("data.root", self.root)
 
     def _rows(self) -> np.ndarray:
         if self.table in INSTALLED:

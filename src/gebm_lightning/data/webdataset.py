@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError, first_line
+from ..errors import UserError, check_number, check_path, first_line
 from .datasets import BatchDataset
-from .images import EXTENSIONS
+from .images import EXTENSIONS, check_settings
 from .patterns import split_files
-from .shards import Raw, Recent, Sharded, check_settings
+from .shards import Raw, Recent, Sharded
 
 NO_LABEL = -1
 
@@ -181,7 +181,10 @@ class WebDataset:
     name: ClassVar[str] = "webdataset"
 
     def __post_init__(self) -> None:
-        check_settings(self.size, self.channels, self.mixed)
+        check_settings(self.size, self.channels)
+        check_number("data.source.mixed", self.mixed, low=1, integer=True)
+        if self.cache is not None:
+            check_path("data.source.cache", self.cache)
 
     def split(self, name: str) -> BatchDataset:
         for given in (self.path, self.val, self.test):
@@ -189,6 +192,7 @@ class WebDataset:
                 raise UserError(
                     f"data=webdataset reads files, and {given} is an address: copy the shards here; data=hf reads at addresses"
                 )
-        root = Path(self.cache or os.environ.get("GEBM_CACHE", "~/.cache/gebm_lightning")).expanduser()
+        usual = os.environ.get("GEBM_CACHE", "~/.cache/gebm_lightning")
+        root = Path(usual if self.cache is None else str(self.cache)).expanduser()
         files = split_files(name, self.path, self.val, self.test, ".tar")
         return TarShards(files, self.size, self.channels, self.mixed, self.skip_corrupt, root / "shards")

@@ -15,6 +15,7 @@ from lightning_fabric.loggers import CSVLogger
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 
+from ..errors import UserError
 from ..metrics_csv import read_rows
 
 
@@ -62,11 +63,26 @@ class RunWandbLogger(WandbLogger):
     Args:
         artifacts: whether the checkpoints of a finished run become an artifact.
         hide: dotted keys of the config that wandb is not told, with what is under them.
+        offline: whether wandb writes to the run's folder only.
+        tags: of the run.
         settings: Lightning's own, and those of `wandb.init`.
+
+    Raises:
+        UserError: the tags are no list of texts.
     """
 
-    def __init__(self, artifacts: bool = False, hide: Sequence[str] = (), **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(
+        self,
+        artifacts: bool = False,
+        hide: Sequence[str] = (),
+        offline: bool = False,
+        tags: Sequence[str] | None = None,
+        **settings: Any,
+    ) -> None:
+        tags = [] if tags is None else tags
+        if isinstance(tags, str) or not isinstance(tags, Sequence) or not all(isinstance(tag, str) for tag in tags):
+            raise UserError(f"logger.tags must be a list such as [a,b], not {tags!r}")
+        super().__init__(offline=offline, tags=list(tags), **settings)
         self.artifacts, self.hide = artifacts, tuple(hide)
 
     @property

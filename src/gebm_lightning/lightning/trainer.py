@@ -62,8 +62,8 @@ def make_trainer(max_base_updates: int, **kwargs: Any) -> pl.Trainer:
             f"trainer.precision={precision} is not supported: one gradient scaler cannot serve two players; "
             f"choose one of {', '.join(PRECISIONS)}"
         )
-    strategy = kwargs.pop("strategy", None) or "auto"
-    if strategy not in ("auto", "ddp"):
+    strategy = kwargs.pop("strategy", None)
+    if strategy not in (None, "auto", "ddp"):
         raise UserError(
             f"trainer.strategy={strategy} is not made for two players that take turns: leave it at auto, which reduces the "
             "gradients of the player whose turn it is"
