@@ -1,7 +1,9 @@
 """Small models and runs shared by the tests."""
 
 import os
+import socket
 import tempfile
+from types import SimpleNamespace
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["GEBM_CACHE"] = tempfile.mkdtemp(prefix="gebm-cache-")
@@ -41,3 +43,23 @@ def gebm():
     return build(
         compose(["model.width=4", "model.latent_dim=6", "model.energy.norm=batch", "model.energy.spectral=true"])
     )
+
+
+@pytest.fixture
+def wandb_server(monkeypatch):
+    """What wandb would be sent of a dashboard; nothing may be connected to."""
+    interface = pytest.importorskip("wandb_workspaces.workspaces.interface")
+    sent = []
+
+    def upsert(view):
+        sent.append(view)
+        return {"upsertView": {"view": {"name": "nw-abc-v", "id": "1"}}}
+
+    def refuse(*_):
+        raise AssertionError("a network was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(interface.internal, "upsert_view2", upsert)
+    monkeypatch.setattr(interface, "wandb", SimpleNamespace(Api=lambda: None, termlog=lambda text: None))
+    monkeypatch.setattr(interface, "get_app_url", lambda api: "https://wandb.test")
+    return sent

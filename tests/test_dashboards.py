@@ -1,9 +1,7 @@
 """wandb's dashboard: built without a network, saved in one call."""
 
 import re
-import socket
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,30 +12,11 @@ from gebm_lightning.panels import PANELS
 interface = pytest.importorskip("wandb_workspaces.workspaces.interface")
 
 
-@pytest.fixture
-def server(monkeypatch):
-    """What wandb would be sent; nothing may be connected to."""
-    sent = []
-
-    def upsert(view):
-        sent.append(view)
-        return {"upsertView": {"view": {"name": "nw-abc-v", "id": "1"}}}
-
-    def refuse(*_):
-        raise AssertionError("a network was asked for")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(interface.internal, "upsert_view2", upsert)
-    monkeypatch.setattr(interface, "wandb", SimpleNamespace(Api=lambda: None, termlog=lambda text: None))
-    monkeypatch.setattr(interface, "get_app_url", lambda api: "https://wandb.test")
-    return sent
-
-
-def test_the_dashboard_has_every_panel(server):
+def test_the_dashboard_has_every_panel(wandb_server):
     built = dashboard("me", "toys")
-    assert server == []
+    assert wandb_server == []
     assert save(built).startswith("https://wandb.test/me/toys?nw=")
-    (view,) = server
+    (view,) = wandb_server
     sections = view.spec.section.panel_bank_config.sections
     assert [s.name for s in sections] == ["Samples", "Players", "Bounds", "Critic", "FID"]
     plots = [panel.config for section in sections[1:] for panel in section.panels]
@@ -65,7 +44,7 @@ def test_a_metric_has_one_panel_at_most(key, title):
     assert [p.title for p in plots if re.search(p.metric_regex, key)] == ([] if title is None else [title])
 
 
-def test_mistakes_are_one_sentence(server, monkeypatch):
+def test_mistakes_are_one_sentence(wandb_server, monkeypatch):
     def refuse(view):
         raise ValueError("permission denied\nand a long answer")
 
