@@ -134,13 +134,13 @@ class ParquetShards(Sharded):
         there = [n for n in (self.image, self.label) if n in self._file(shard).schema_arrow.names]
         return self._columns(shard, group, there)
 
-    def _columns(self, shard: int, group: int | None, names: Sequence[str | None]) -> Any:
+    def _columns(self, shard: int, group: int | None, names: list[str | None]) -> Any:
         file = self._file(shard)
         try:
             return (
-                file.read(columns=list(names), use_threads=False)
+                file.read(columns=names, use_threads=False)
                 if group is None
-                else file.read_row_group(group, columns=list(names), use_threads=False)
+                else file.read_row_group(group, columns=names, use_threads=False)
             )
         except Exception as error:
             raise UserError(f"{self.shards[shard]} is damaged or out of reach: {first_line(error)}") from error
