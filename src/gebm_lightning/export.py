@@ -211,7 +211,7 @@ def write_program(gebm: GEBM, path: Path) -> str | None:
     inputs = example(gebm, 3)
     batch = torch.export.Dim("batch", min=1)
     try:
-        with sampling_mode(gebm), torch.no_grad(), warnings.catch_warnings():
+        with sampling_mode(gebm, cached=False), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(gebm.base, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
             for module in program.graph_module.modules():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,12 @@ def value_of(function: PotentialFn, z: Tensor) -> Tensor:
 
 
 @contextmanager
-def sampling_mode(target: object) -> Iterator[None]:
+def sampling_mode(target: object, cached: bool = True) -> Iterator[None]:
     """Within, the modules behind a potential or model are in eval mode with frozen parameters; afterwards as they were.
 
-    Spectrally normalised weights are computed once for all that happens within. Eval mode matters for the numbers: in train
-    mode batch norm mixes the chains and moves its statistics, and merely reading a spectrally normalised weight updates its
-    power iteration.
+    Spectrally normalised weights are computed once for all that happens within, unless not `cached`, as a program that is
+    to be traced wants it. Eval mode matters for the numbers: in train mode batch norm mixes the chains and moves its
+    statistics, and merely reading a spectrally normalised weight updates its power iteration.
     """
     module = getattr(target, "gebm", target)
     if not isinstance(module, nn.Module):
@@ -44,7 +44,7 @@ def sampling_mode(target: object) -> Iterator[None]:
         requires_grad = {p: p.requires_grad for p in module.parameters()}
         module.eval().requires_grad_(False)
         try:
-            with parametrize.cached():
+            with parametrize.cached() if cached else nullcontext():
                 yield
         finally:
             for m, mode in training.items():
