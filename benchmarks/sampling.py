@@ -19,7 +19,7 @@ from .timing import Row, interleave, ratio
 PAIRS = ("dcgan", "sngan", "resnet")
 CHAINS, STEPS, STEP_SIZE = 64, 2, 1e-3
 KERNELS = {"ULA": ULA(STEP_SIZE), "KLA": KLA(STEP_SIZE, 1.0), "MALA": MALA(STEP_SIZE)}
-# The first state's gradient belongs to a chain, and is taken away from the time of its steps.
+# A chain of ULA or MALA evaluates its first state as well: time is told for an evaluation.
 EVALUATIONS = {"ULA": STEPS + 1, "KLA": STEPS, "MALA": STEPS + 1}
 
 
