@@ -141,13 +141,15 @@ class StepSampler(Sampler[list[int]]):
         step = self.start_step
         while True:
             first = (step * self.world_size + self.rank) * self.batch_size
-            batch = []
-            for position in range(first, first + self.batch_size):
+            batch: list[int] = []
+            while len(batch) < self.batch_size:
+                position = first + len(batch)
                 if position // self.size != epoch:
                     epoch = position // self.size
                     order = torch.empty(0)  # the old one goes before the new one comes
                     generator = torch.Generator().manual_seed(stable_seed(self.seed, "data", epoch))
                     order = torch.randperm(self.size, generator=generator)
-                batch.append(int(order[position % self.size]))
+                at = position % self.size
+                batch += order[at : at + self.batch_size - len(batch)].tolist()
             yield batch
             step += 1
