@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,9 +112,17 @@ class Potential:
         """E(B(z)), shape (n,)."""
         return call_energy(self.gebm.energy, call_base(self.gebm.base, z, self.y), self.y)
 
-    def tempered(self, beta: float) -> Potential:
+    def tempered(self, beta: float) -> Self:
         """The same potential at another inverse temperature."""
-        return Potential(self.gebm, beta, self.y)
+        other = copy.copy(self)
+        other.beta = beta
+        return other
+
+    def given(self, y: Tensor | None) -> Self:
+        """The same potential of chains with labels y (n,)."""
+        other = copy.copy(self)
+        other.y = y
+        return other
 
     def __call__(self, z: Tensor) -> Tensor:
         return -self.prior.log_prob(z) + self.beta * self.energy(z)

@@ -6,6 +6,7 @@ from scipy import stats
 from targets import Identity, Target, departures
 from test_laws_exact import P_LIMIT, Z_LIMIT
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from gebm_lightning import GEBM, UserError, build, compose
 from gebm_lightning.noise import BlockNoise
@@ -114,8 +115,43 @@ def test_a_short_run_goes_to_the_same_place(model, kernel):
     assert half.info["gradients"] == full.info["gradients"]
 
 
+@pytest.mark.parametrize(("precision", "kernel"), [("32-true", ULA(1e-2)), ("bf16-mixed", MALA(1e-2))])
+def test_compiled_chains_are_the_same(precision, kernel):
+    """Spectrally normalised, with labels, in chunks of two sizes."""
+    settings = ["model=sngan", "model.width=4", "model.num_classes=10", "data=digits", "data.size=16"]
+    model = build(compose(settings)).eval()
+    y = torch.arange(96) % 10
+
+    def run(**how):
+        sampler = LatentSampler(kernel, num_steps=3, precision=precision, chunk=64, thin=1, **how)
+        return sampler.refine(model, 96, BlockNoise(0), y)
+
+    plain, compiled = run(), run(compile="reduce-overhead")
+    near = 1e-4 if precision == "32-true" else 1e-2
+    torch.testing.assert_close(compiled.info["trace"], plain.info["trace"], rtol=near, atol=near)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0, "nothing was compiled"
+    assert any(map(is_parametrized, model.modules())), "the model lost its spectral norm"
+
+
+def test_what_cannot_be_compiled_is_said(monkeypatch):
+    model = build(compose(["model=mlp", "data=ring"])).eval()
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/nowhere/g++",))
+    torch._dynamo.reset()
+    with pytest.raises(UserError, match=r"sampler\.compile=true: torch\.compile cannot"):
+        LatentSampler(ULA(1e-2), num_steps=1, compile=True).refine(model, 8, BlockNoise(0))
+
+
 @pytest.mark.parametrize(
-    ("key", "value"), [("precision", "16"), ("precision", "bf16"), ("precision", None), ("channels_last", "yes")]
+    ("key", "value"),
+    [
+        ("compile", "fast"),
+        ("compile", 1),
+        ("precision", "16"),
+        ("precision", "bf16"),
+        ("precision", None),
+        ("channels_last", "yes"),
+    ],
 )
 def test_settings_that_mean_nothing(key, value):
     with pytest.raises(UserError, match=f"sampler.{key}"):

@@ -15,7 +15,7 @@ from .chain import sample_chain, step_size_of
 from .cost import Counted
 from .diagnostics import effective_sample_size, split_rhat
 from .gradients import sampling_mode
-from .precision import Fast, check_precision
+from .precision import Fast, check_mode, check_precision
 from .refiner import Samples, chunks
 from .schedules import Schedule
 from .tuning import DualAveraging
@@ -44,6 +44,8 @@ class LatentSampler:
         chunk: chains run side by side; memory, not results, depends on it.
         precision: "32-true", or "bf16-mixed": the gradient of E∘B in bfloat16; see `samplers.precision.Fast`.
         channels_last: run convolutions in the memory format (n, H, W, C).
+        compile: false, true for `torch.compile`, or the name of one of its modes: "reduce-overhead" has CUDA graphs,
+            "max-autotune" searches for kernels. The first steps then take a minute.
     """
 
     kernel: Any
@@ -57,6 +59,7 @@ class LatentSampler:
     chunk: int = 512
     precision: str = "32-true"
     channels_last: bool = False
+    compile: bool | str = False
 
     def __post_init__(self) -> None:
         check_number("sampler.beta", self.beta)
@@ -64,6 +67,7 @@ class LatentSampler:
         check_number("sampler.warmup", self.warmup, low=0, integer=True)
         check_number("sampler.chunk", self.chunk, low=1, integer=True)
         check_precision("sampler.precision", self.precision)
+        check_mode("sampler.compile", self.compile)
         if not isinstance(self.channels_last, bool):
             raise UserError(f"sampler.channels_last must be true or false, not {self.channels_last}")
         if self.thin is not None:
@@ -71,7 +75,9 @@ class LatentSampler:
 
     def refine(self, gebm: GEBM, n: int, generator: Generator, y: Tensor | None = None) -> Samples:
         tuned, tuning_gradients = self._tuned(gebm, generator)
-        parts = [tuned._chunk(gebm, rows, noise, y) for rows, noise in chunks(n, generator, self.chunk)]
+        # Once: its networks may be copies.
+        potential = tuned.potential(gebm)
+        parts = [tuned._chunk(potential, rows, noise, y) for rows, noise in chunks(n, generator, self.chunk)]
         x, z = torch.cat([part.x for part in parts]), torch.cat([part.z for part in parts if part.z is not None])
         shares = [len(part.x) / n for part in parts]
         info: dict[str, Any] = {"beta": self.beta, "step_size": step_size_of(tuned.kernel)} | parts[0].info
@@ -91,11 +97,11 @@ class LatentSampler:
     def potential(self, gebm: GEBM, y: Tensor | None = None) -> Potential:
         """U_β as the chains see it, by the arithmetic asked for."""
         half = self.precision == "bf16-mixed"
-        if not half and not self.channels_last:
+        if not half and not self.channels_last and not self.compile:
             return gebm.potential(self.beta, y)
         # Of a kernel that says nothing of itself the worst is assumed.
         exact = getattr(self.kernel, "exact", True)
-        return Fast(gebm, self.beta, y, half, self.channels_last, exact and half)
+        return Fast(gebm, self.beta, y, half, self.channels_last, exact and half, self.compile)
 
     def tuned(self, gebm: GEBM, generator: Generator) -> LatentSampler:
         """The sampler with the step size that `tuning` finds on 64 chains, the same for whatever samples follow."""
@@ -114,7 +120,8 @@ class LatentSampler:
         tuned = replace(self, kernel=kernel if inner is None else replace(self.kernel, kernel=kernel), tuning=None)
         return tuned, counted.counts["gradients"]
 
-    def _chunk(self, gebm: GEBM, rows: slice, noise: Generator, y: Tensor | None) -> Samples:
+    def _chunk(self, potential: Potential, rows: slice, noise: Generator, y: Tensor | None) -> Samples:
+        gebm = potential.gebm
         labels = None if y is None else y[rows]
         watched: list[Tensor] = []
         first = rows.start == 0 and is_first(noise)
@@ -125,7 +132,7 @@ class LatentSampler:
 
         chain = sample_chain(
             self.kernel,
-            self.potential(gebm, labels),
+            potential.given(labels),
             gebm.prior.sample(rows.stop - rows.start, noise),
             self.num_steps,
             generator=noise,
