@@ -6,39 +6,14 @@ import math
 import pytest
 import pytorch_lightning as pl
 import torch
+from players import fit, make
 
 from gebm_lightning import UserError, compose
 from gebm_lightning.callbacks import EMA, BaseUpdateCallback, Checkpoint, NonFiniteGuard
-from gebm_lightning.config import build_parts, instantiate
 from gebm_lightning.lightning import GEBMModule, PaperSchedule, make_trainer
 from gebm_lightning.lightning.checkpoint import read_checkpoint
 from gebm_lightning.noise import BlockNoise
 from gebm_lightning.samplers import ULA, LatentSampler
-
-TINY = ["model.width=4", "data.batch_size=16", "trainer.max_base_updates=3"]
-
-
-def make(overrides=(), train_mode="both", schedule=None):
-    cfg = compose([*TINY, *overrides])
-    module = GEBMModule(
-        *build_parts(cfg), instantiate(cfg.optim), schedule or instantiate(cfg.energy_schedule), train_mode, cfg.seed
-    )
-    return module, instantiate(cfg.data)
-
-
-def fit(module, data, updates=3, callbacks=(), path=None, tmp_path=".", **kwargs):
-    trainer = make_trainer(
-        updates,
-        accelerator="cpu",
-        logger=False,
-        callbacks=list(callbacks),
-        default_root_dir=str(tmp_path),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **kwargs,
-    )
-    trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-    return trainer
 
 
 class Spy(pl.Callback):

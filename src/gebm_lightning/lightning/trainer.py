@@ -11,6 +11,7 @@ import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from ..errors import UserError
+from .networks import Networks
 from .strategy import PlayersStrategy
 
 PRECISIONS = ("32", "32-true", "64", "64-true", "bf16-mixed")
@@ -37,8 +38,10 @@ class StopAtBaseUpdates(pl.Callback):
             trainer.should_stop = True
 
 
-def make_trainer(max_base_updates: int, **kwargs: Any) -> pl.Trainer:
-    """A Trainer that stops after `max_base_updates`; the other arguments are Lightning's, each checked by name.
+def make_trainer(
+    max_base_updates: int, channels_last: bool = False, compile: bool = False, **kwargs: Any
+) -> pl.Trainer:
+    """A Trainer that stops after `max_base_updates`; the other arguments are those of `Networks`, and Lightning's by name.
 
     Lightning counts optimiser steps, of which there are several a batch here, so its own limits and cadences are off:
     everything goes by the module's `base_updates`.
@@ -73,7 +76,9 @@ def make_trainer(max_base_updates: int, **kwargs: Any) -> pl.Trainer:
     if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         # Lightning would answer SIGUSR1 itself, before the update is done.
         kwargs["plugins"] = [*(kwargs.get("plugins") or []), SLURMEnvironment(auto_requeue=False)]
-    kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), StopAtBaseUpdates(max_base_updates)]
+    # First, that what copies the networks has them as they are to be.
+    networks = Networks(channels_last, compile)
+    kwargs["callbacks"] = [networks, *(kwargs.get("callbacks") or []), StopAtBaseUpdates(max_base_updates)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
         return pl.Trainer(
