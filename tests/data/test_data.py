@@ -1,5 +1,6 @@
 """Sources have true splits; batches are a pure function of (seed, step)."""
 
+import itertools
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from gebm_lightning.config import compose, instantiate
 from gebm_lightning.data import Batch, Digits, ImageDataModule
 from gebm_lightning.data.batch import to_uint8, to_unit
 from gebm_lightning.data.datasets import ArrayDataset, Mirrored, StepSampler
+from gebm_lightning.data.lmdb import LMDBImages
 from gebm_lightning.data.toys import gaussian_grid, ring, swiss_roll, three_rings
 
 
@@ -72,6 +74,15 @@ def test_the_module_serves_numbers_in_range_from_any_worker():
     assert sum(len(b.x) for b in plain.batches("test", stop=30)) == 30
 
 
+def test_data_held_on_the_device_are_the_same_batches():
+    """In train_dataloader; on the meta device, where tensors have no values, all of a batch is on it."""
+    plain, held = (ImageDataModule(Digits(), [1, 8, 8], batch_size=32, flip=True, on_device=on) for on in (False, True))
+    for ours, theirs in itertools.islice(zip(held.train_dataloader(), plain.train_dataloader(), strict=False), 50):
+        assert torch.equal(ours.x, theirs.x) and torch.equal(ours.y, theirs.y)
+    elsewhere = plain.dataset("train").to("meta").mirrored().__getitems__([0, 5, 1600])
+    assert elsewhere.x.device.type == elsewhere.y.device.type == "meta" and elsewhere.x.dtype == torch.uint8
+
+
 def test_bad_data_settings_are_named():
     with pytest.raises(UserError, match=r"data\.size=12"):
         Digits(12)
@@ -79,6 +90,12 @@ def test_bad_data_settings_are_named():
         ImageDataModule(Digits(), [3, 8, 8]).setup()
     with pytest.raises(UserError, match="batch_size"):
         ImageDataModule(Digits(), [1, 8, 8], batch_size=1)
+    with pytest.raises(UserError, match=r"data\.on_device must be true or false"):
+        ImageDataModule(Digits(), [1, 8, 8], on_device="yes")
+    with pytest.raises(UserError, match=r"take data\.num_workers=0"):
+        ImageDataModule(Digits(), [1, 8, 8], on_device=True, num_workers=2)
+    with pytest.raises(UserError, match=r"data\.on_device=true holds data"):
+        LMDBImages.to(None, "cpu")
     with pytest.raises(UserError, match="mirrors images"):
         module = instantiate(compose(["data=ring", "data.flip=true"]).data)
         module.setup()

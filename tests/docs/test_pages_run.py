@@ -70,7 +70,9 @@ def entry(words):
     if words[:2] == ("make", "train"):
         return [("train", [w for a in words[2:] for _, found in lines_of(a.removeprefix("ARGS=")) for w in found])]
     if words == ("make", "tables"):
-        told = subprocess.run(["make", "-n", "-o", ".venv/.stamp", "tables", "ARGS="], cwd=ROOT, capture_output=True, text=True)
+        told = subprocess.run(
+            ["make", "-n", "-o", ".venv/.stamp", "tables", "ARGS="], cwd=ROOT, capture_output=True, text=True
+        )
         return [("train", list(found[2:])) for _, found in lines_of(told.stdout) if found[1] == "train.py"]
     if words[0] == "python":
         words = words[1:]

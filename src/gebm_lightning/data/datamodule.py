@@ -49,6 +49,7 @@ class ImageDataModule(pl.LightningDataModule):
         seed: fixes the order of batches.
         flip: add mirror images to the train split.
         num_workers: loader processes.
+        on_device: hold the train split on the device that trains, as the bytes that it is; for data in memory.
         settings: keys that the config's other parts refer to, those of `SETTINGS`; not used here.
 
     Raises:
@@ -63,6 +64,7 @@ class ImageDataModule(pl.LightningDataModule):
         seed: int = 0,
         flip: bool = False,
         num_workers: int = 0,
+        on_device: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -70,11 +72,15 @@ class ImageDataModule(pl.LightningDataModule):
         check_number("data.num_workers", num_workers, low=0, integer=True)
         if not isinstance(flip, bool):
             raise UserError(f"data.flip must be true or false, not {flip}")
+        if not isinstance(on_device, bool):
+            raise UserError(f"data.on_device must be true or false, not {on_device}")
+        if on_device and num_workers:
+            raise UserError("data.on_device=true leaves nothing for loader processes to do: take data.num_workers=0")
         unknown = sorted(set(settings) - SETTINGS)
         if unknown:
             raise UserError(f"data.{unknown[0]}: there is no such key; keys of the source are data.source.…")
         self.source, self.shape, self.batch_size = source, tuple(shape), batch_size
-        self.seed, self.flip, self.num_workers = seed, flip, num_workers
+        self.seed, self.flip, self.num_workers, self.on_device = seed, flip, num_workers, on_device
         self._splits: dict[str, BatchDataset] = {}
 
     def dataset(self, split: str) -> BatchDataset:
@@ -97,6 +103,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         data: BatchDataset = self.dataset("train")
+        if self.on_device:
+            data = data.to("cpu" if self.trainer is None else self.trainer.strategy.root_device)
         if self.flip:
             if len(self.shape) != 3:
                 raise UserError("data.flip=true mirrors images: these data are vectors")

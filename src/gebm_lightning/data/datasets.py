@@ -46,6 +46,14 @@ class BatchDataset(Dataset[Batch]):
         """(m,) labels, or None."""
         return None if self.y is None else self.y[indices]
 
+    def to(self, device: torch.device | str) -> BatchDataset:
+        """This data set with all that it holds on a device.
+
+        Raises:
+            UserError: it is not in memory.
+        """
+        raise UserError("data.on_device=true holds data on the device: these are read as they are needed")
+
     def mirrored(self) -> BatchDataset:
         """This data set and its mirror images."""
         return Mirrored(self)
@@ -65,6 +73,9 @@ class ArrayDataset(BatchDataset):
     def __len__(self) -> int:
         return len(self.x)
 
+    def to(self, device: torch.device | str) -> ArrayDataset:
+        return ArrayDataset(self.x.to(device), None if self.y is None else self.y.to(device))
+
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         index = torch.as_tensor(indices)
         return Batch(self.x[index], None if self.y is None else self.y[index])
@@ -80,6 +91,9 @@ class Part(BatchDataset):
     def __len__(self) -> int:
         return len(self.index)
 
+    def to(self, device: torch.device | str) -> Part:
+        return Part(self.dataset.to(device), self.index)
+
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         return self.dataset.__getitems__(self.index[torch.as_tensor(indices)].tolist())
 
@@ -94,10 +108,13 @@ class Mirrored(BatchDataset):
     def __len__(self) -> int:
         return 2 * len(self.dataset)
 
+    def to(self, device: torch.device | str) -> Mirrored:
+        return Mirrored(self.dataset.to(device))
+
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         n = len(self.dataset)
         x, y = self.dataset.__getitems__([i % n for i in indices])
-        flipped = torch.as_tensor([i >= n for i in indices])
+        flipped = torch.as_tensor([i >= n for i in indices], device=x.device)
         return Batch(torch.where(flipped.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x), y)
 
 
