@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from gebm_lightning import build
 
@@ -16,13 +18,20 @@ LinearLR, Adam = torch.optim.lr_scheduler.LinearLR, torch.optim.Adam
 class Bare:
     """KALE with a gradient penalty, c, Adam, linear schedules and the base's average: the arithmetic of the default run.
 
-    As textbooks have it, the base's samples carry a graph into the energy's step, and in the base's step the critic's weights
-    get gradients and the real batch goes through the critic again.
+    As textbooks have it, the base's samples carry a graph into the energy's step, normalised weights are computed at each
+    pass, and in the base's step the critic's weights get gradients and the real batch goes through the critic again.
+    `channels_last` and `half` are the memory format of convolutions and autocast to bfloat16, the penalty left out.
     """
 
-    def __init__(self, cfg: Any, images: Tensor, textbook: bool = False) -> None:
+    def __init__(
+        self, cfg: Any, images: Tensor, textbook: bool = False, channels_last: bool = False, half: bool = False
+    ) -> None:
         gebm = build(cfg)
         self.base, self.energy, self.c = gebm.base.train(), gebm.energy.train(), gebm.log_partition
+        self.half = half
+        if channels_last:
+            for network in (self.base, self.energy):
+                network.to(memory_format=torch.channels_last)
         self.images, self.n, self.d, self.textbook = images, cfg.data.batch_size, cfg.model.latent_dim, textbook
         self.weight, self.critic_steps = cfg.objective.penalties.gradient.weight, cfg.energy_schedule.num
         c_group = {"params": [self.c], "lr": cfg.optim.log_partition_lr}
@@ -38,7 +47,8 @@ class Bare:
         """One base update and the energy updates before it."""
         for _ in range(self.critic_steps):
             x = self._batch()
-            self._energy_step(x)
+            with nullcontext() if self.textbook else parametrize.cached():
+                self._energy_step(x)
         self._base_step(x)
         for schedule in self.schedules:
             schedule.step()
@@ -55,10 +65,14 @@ class Bare:
     def _latents(self) -> Tensor:
         return torch.randn(self.n, self.d)
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.half)
+
     def _energy_step(self, x: Tensor) -> None:
-        with torch.set_grad_enabled(self.textbook):
-            fake = self.base(self._latents())
-        e_real, e_base = self.energy(x), self.energy(fake.detach())
+        with self._autocast():
+            with torch.set_grad_enabled(self.textbook):
+                fake = self.base(self._latents()).float()
+            e_real, e_base = self.energy(x).float(), self.energy(fake.detach()).float()
         c = self.c.detach()
         loss = e_real.mean() + c + torch.exp(-e_base - c).mean() - 1
         alpha = torch.rand(self.n, 1, 1, 1)
@@ -72,7 +86,9 @@ class Bare:
 
     def _base_step(self, x: Tensor) -> None:
         self.energy.requires_grad_(self.textbook)
-        loss = -torch.logsumexp(-self.energy(self.base(self._latents())), 0) + math.log(self.n)
+        with self._autocast():
+            e_base = self.energy(self.base(self._latents())).float()
+        loss = -torch.logsumexp(-e_base, 0) + math.log(self.n)
         if self.textbook:
             loss = loss - self.energy(x).mean()
         self.base_optimizer.zero_grad()

@@ -20,6 +20,10 @@ PAIRS = ("dcgan", "sngan", "resnet")
 CHAINS, STEPS, STEP_SIZE = 64, 2, 1e-3
 KERNELS = {"ULA": ULA(STEP_SIZE), "KLA": KLA(STEP_SIZE, 1.0), "MALA": MALA(STEP_SIZE)}
 # A chain of ULA or MALA evaluates its first state as well: time is told for an evaluation.
+COMPILED: dict[str, dict[str, Any]] = {
+    "compiled": {},
+    "bf16, channels_last, compiled": {"precision": "bf16-mixed", "channels_last": True},
+}
 EVALUATIONS = {"ULA": STEPS + 1, "KLA": STEPS, "MALA": STEPS + 1}
 
 
@@ -83,9 +87,12 @@ def rows(device: str) -> Iterator[Row]:
         for kernel, settings in KERNELS.items():
             fast = LatentSampler(settings, precision="bf16-mixed", channels_last=True).potential(gebm)
             works[kernel], works[f"{kernel} bf16"] = (steps(settings, p, z) for p in (gebm.potential(), fast))
+        for how in COMPILED:
+            sampler = LatentSampler(KERNELS["ULA"], compile=True, **COMPILED[how])
+            works[f"ULA {how}"] = steps(KERNELS["ULA"], sampler.potential(gebm), z)
         works |= {f"textbook {k}": textbook(pair(name, device), z, n) for k, n in (("ULA", 1), ("MALA", 3))}
         seconds = interleave(works)
-        step = {k: [s / EVALUATIONS.get(k.removesuffix(" bf16"), STEPS) for s in v] for k, v in seconds.items()}
+        step = {k: [s / EVALUATIONS.get(k.split(" ")[0], STEPS) for s in v] for k, v in seconds.items()}
         step["floor"] = seconds["floor"]
         for kernel in KERNELS:
             yield Row(f"{name}: {kernel} step / floor", ratio(step[kernel], step["floor"]), 1.10)
@@ -95,3 +102,5 @@ def rows(device: str) -> Iterator[Row]:
             limit_here = limit if name in ("sngan", "resnet") else None
             value = ratio(step["floor"], step[f"{kernel} bf16"])
             yield Row(f"{name}: float32 floor / {kernel} bf16, channels_last", value, limit_here, more=True)
+        for how in COMPILED:
+            yield Row(f"{name}: float32 floor / ULA {how}", ratio(step["floor"], step[f"ULA {how}"]), more=True)

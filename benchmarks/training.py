@@ -46,8 +46,16 @@ class Interleaved(pl.Callback):
         self.began = time.perf_counter()
 
 
-def against_bare(overrides: list[str], block: int) -> dict[str, list[float]]:
-    """Seconds of each block of `block` base updates."""
+LOOPS: dict[str, dict[str, bool]] = {
+    "bare": {},
+    "textbook": {"textbook": True},
+    "channels_last": {"channels_last": True},
+    "bf16": {"channels_last": True, "half": True},
+}
+
+
+def against_bare(overrides: list[str], block: int, loops: dict[str, dict[str, bool]]) -> dict[str, list[float]]:
+    """Seconds of each block of `block` base updates, ours and those of other loops."""
     updates = block * (WARMUP + REPEATS)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -55,7 +63,7 @@ def against_bare(overrides: list[str], block: int) -> dict[str, list[float]]:
         cfg = compose([*always, "callbacks.sampling=null", "callbacks.evaluation=null", *overrides])
         data: Any = instantiate(cfg.data).dataset("train")
         images = data.__getitems__(list(range(len(data)))).x
-        clock = Interleaved({"bare": Bare(cfg, images), "textbook": Bare(cfg, images, textbook=True)}, block)
+        clock = Interleaved({name: Bare(cfg, images, **how) for name, how in loops.items()}, block)
 
         def with_clock(node: Any, *args: Any, **kwargs: Any) -> Any:
             if "callbacks" in kwargs:
@@ -80,10 +88,14 @@ def rows(device: str) -> Iterator[Row]:
         np.savez(path, train_x=images.numpy(), test_x=images[:500].numpy())
         cifar = [f"data.path={path}", "data.batch_size=64", "energy_schedule.num=1", "features=identity"]
         cifar += ["optim.energy.lr=1e-5", "optim.base.lr=1e-5", "callbacks.calibration=null"]
-        for name, limit in (("dcgan", None), ("sngan", 1.3)):
-            seconds = against_bare([f"model={name}", "data=npz", *cifar], 2 if name == "sngan" else 5)
-            yield Row(f"{name} at 32×32, batch 64: training / bare loop", ratio(seconds["ours"], seconds["bare"]), 1.05)
-            value = ratio(seconds["textbook"], seconds["ours"])
-            yield Row(f"{name} at 32×32, batch 64: textbook / training", value, limit, more=True)
-    seconds = against_bare([], 20)
+        for name, limit in (("dcgan", None), ("sngan", 1.3), ("resnet", None)):
+            label, block = f"{name} at 32×32, batch 64", {"dcgan": 5, "sngan": 2, "resnet": 1}[name]
+            seconds = against_bare([f"model={name}", "data=npz", *cifar], block, LOOPS)
+            yield Row(f"{label}: training / bare loop", ratio(seconds["ours"], seconds["bare"]), 1.05)
+            yield Row(f"{label}: textbook / training", ratio(seconds["textbook"], seconds["ours"]), limit, more=True)
+            for how in ("channels_last", "bf16"):
+                value = ratio(seconds["bare"], seconds[how])
+                told = "bf16, channels_last" if how == "bf16" else how
+                yield Row(f"{label}: bare loop / bare loop with {told}", value, more=True)
+    seconds = against_bare([], 20, {"bare": {}})
     yield Row("digits, default model: training / bare loop", ratio(seconds["ours"], seconds["bare"]), 1.15)

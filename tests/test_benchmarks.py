@@ -26,12 +26,12 @@ def test_the_floor_is_the_gradient(name):
     torch.testing.assert_close(sampling.floor(plain, z)(), value_and_grad(gebm.potential(), z)[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("textbook", [False, True])
-def test_the_bare_loop_learns(textbook):
+@pytest.mark.parametrize("how", [{}, {"textbook": True}, {"channels_last": True, "half": True}])
+def test_the_bare_loop_learns(how):
     """Its critic tells noise from a constant, and its base goes after the data."""
     cfg = compose(["model.width=4", "data.batch_size=32", "trainer.max_base_updates=1000", "optim.base.lr=2e-3"])
     torch.manual_seed(0)
-    loop = Bare(cfg, torch.full((64, 1, 8, 8), 255, dtype=torch.uint8), textbook)
+    loop = Bare(cfg, torch.full((64, 1, 8, 8), 255, dtype=torch.uint8), **how)
     with torch.no_grad():
         before = loop.base(torch.randn(64, loop.d)).mean().item()
     for _ in range(60):
