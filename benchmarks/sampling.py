@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from gebm_lightning import GEBM, Potential, build, compose
 from gebm_lightning.noise import BlockNoise
 from gebm_lightning.samplers import KLA, MALA, ULA, LatentSampler, sample_chain
 
+from .device import share
 from .timing import Row, interleave, ratio
 
 PAIRS = ("dcgan", "sngan", "resnet")
@@ -27,14 +29,14 @@ COMPILED: dict[str, dict[str, Any]] = {
 EVALUATIONS = {"ULA": STEPS + 1, "KLA": STEPS, "MALA": STEPS + 1}
 
 
-def pair(name: str, device: str) -> GEBM:
-    """The generator and critic of a config at 32×32, untrained, in eval mode."""
-    return build(compose([f"model={name}", "data=cifar10"])).to(device).eval()
+def pair(name: str, device: str, overrides: Sequence[str] = ()) -> GEBM:
+    """The generator and critic of a config at 32×32 unless overrides say otherwise, untrained, in eval mode."""
+    return build(compose([f"model={name}", "data=cifar10", *overrides])).to(device).eval()
 
 
-def plain(name: str, device: str) -> GEBM:
+def plain(name: str, device: str, overrides: Sequence[str] = ()) -> GEBM:
     """The same with constants for weights: what a program written by hand would have."""
-    gebm = pair(name, device)
+    gebm = pair(name, device, overrides)
     for module in gebm.modules():
         if parametrize.is_parametrized(module):
             parametrize.remove_parametrizations(module, "weight")
@@ -45,7 +47,8 @@ def floor(gebm: GEBM, z: Tensor) -> Callable[[], Tensor]:
     """One forward of E∘B and one backward to z."""
 
     def work() -> Tensor:
-        at = z.clone().requires_grad_()
+        # Not the leaf: the counter of operations cannot see a gradient to one.
+        at = z.clone().requires_grad_().view_as(z)
         u = 0.5 * at.square().sum(1) + gebm.energy(gebm.base(at))
         return torch.autograd.grad(u.sum(), at)[0]
 
@@ -94,6 +97,10 @@ def rows(device: str) -> Iterator[Row]:
         seconds = interleave(works)
         step = {k: [s / EVALUATIONS.get(k.split(" ")[0], STEPS) for s in v] for k, v in seconds.items()}
         step["floor"] = seconds["floor"]
+        # Counted in bfloat16 as in float32: the operations are the same.
+        for how, dtype in (("floor", torch.float32), ("ULA bf16", torch.bfloat16)):
+            value = share(works["floor"], median(step[how]), device, dtype)
+            yield Row(f"{name}: {how}, share of the rate of a matrix product in {str(dtype)[6:]}", value, more=True)
         for kernel in KERNELS:
             yield Row(f"{name}: {kernel} step / floor", ratio(step[kernel], step["floor"]), 1.10)
         yield Row(f"{name}: textbook ULA / ULA", ratio(step["textbook ULA"], step["ULA"]), 1.3, more=True)

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import sampling  # noqa: E402
 from benchmarks.__main__ import main, slower  # noqa: E402
 from benchmarks.bare import Bare  # noqa: E402
+from benchmarks.device import operations  # noqa: E402
 from benchmarks.timing import Row, interleave, ratio  # noqa: E402
 
 
@@ -24,6 +25,15 @@ def test_the_floor_is_the_gradient(name):
     gebm, plain = sampling.pair(name, "cpu"), sampling.plain(name, "cpu")
     z = gebm.prior.sample(2, BlockNoise(0))
     torch.testing.assert_close(sampling.floor(plain, z)(), value_and_grad(gebm.potential(), z)[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sampling.PAIRS)
+def test_operations_are_counted(name):
+    """Backward to the latents alone costs what forward costs."""
+    plain, a = sampling.plain(name, "cpu"), torch.randn(3, 5)
+    z = plain.prior.sample(2, BlockNoise(0))
+    assert operations(lambda: a @ a.T) == 2 * 3 * 3 * 5
+    assert operations(sampling.floor(plain, z)) == 2 * operations(lambda: plain.energy(plain.base(z))) > 1e6
 
 
 @pytest.mark.parametrize("how", [{}, {"textbook": True}, {"channels_last": True, "half": True}])
