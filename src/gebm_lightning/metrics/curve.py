@@ -35,7 +35,8 @@ def sampling_curve(
     collected: dict[int, list[Tensor]] = {step: [torch.empty(0, dtype=torch.float64)] for step in wanted}
     first, last = shard(num_samples)
     evaluation = BlockNoise(seed, stream="evaluation").shifted(first)
-    for rows, noise in chunks(last - first, evaluation, sampler.chunk) if last > first else ():
+    potential = sampler.potential(gebm)
+    for rows, noise in chunks(last - first, evaluation, sampler.chains(potential)) if last > first else ():
         z0 = gebm.prior.sample(rows.stop - rows.start, noise)
         y = None if labels is None else labels[first:last][rows]
 
@@ -46,7 +47,7 @@ def sampling_curve(
         with torch.no_grad():
             sample_chain(
                 sampler.kernel,
-                sampler.potential(gebm, y),
+                potential.given(y),
                 z0,
                 wanted[-1],
                 generator=noise,

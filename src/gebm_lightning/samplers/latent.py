@@ -15,6 +15,7 @@ from .chain import sample_chain, step_size_of
 from .cost import Counted
 from .diagnostics import effective_sample_size, split_rhat
 from .gradients import sampling_mode
+from .memory import chains_that_fit
 from .precision import Fast, check_mode, check_precision
 from .refiner import Samples, chunks
 from .schedules import Schedule
@@ -41,7 +42,8 @@ class LatentSampler:
         thin: with a number, `info["trace"]` holds every thin-th state, (kept, n, d).
         warmup: steps before the first that counts.
         tuning: adapts the step size before all that, on 64 chains of their own, once for all samples.
-        chunk: chains run side by side; memory, not results, depends on it.
+        chunk: chains run side by side; memory, not results, depends on it. "auto" are as many as the free memory of a GPU
+            holds.
         precision: "32-true", or "bf16-mixed": the gradient of E∘B in bfloat16; see `samplers.precision.Fast`.
         channels_last: run convolutions in the memory format (n, H, W, C).
         compile: false, true for `torch.compile`, or the name of one of its modes: "reduce-overhead" has CUDA graphs,
@@ -56,7 +58,7 @@ class LatentSampler:
     thin: int | None = None
     warmup: int = 0
     tuning: DualAveraging | None = None
-    chunk: int = 512
+    chunk: int | str = 512
     precision: str = "32-true"
     channels_last: bool = False
     compile: bool | str = False
@@ -65,7 +67,8 @@ class LatentSampler:
         check_number("sampler.beta", self.beta)
         check_number("sampler.num_steps", self.num_steps, low=0, integer=True)
         check_number("sampler.warmup", self.warmup, low=0, integer=True)
-        check_number("sampler.chunk", self.chunk, low=1, integer=True)
+        if self.chunk != "auto":
+            check_number("sampler.chunk", self.chunk, low=1, integer=True)
         check_precision("sampler.precision", self.precision)
         check_mode("sampler.compile", self.compile)
         if not isinstance(self.channels_last, bool):
@@ -77,7 +80,9 @@ class LatentSampler:
         tuned, tuning_gradients = self._tuned(gebm, generator)
         # Once: its networks may be copies.
         potential = tuned.potential(gebm)
-        parts = [tuned._chunk(potential, rows, noise, y) for rows, noise in chunks(n, generator, self.chunk)]
+        parts = [
+            tuned._chunk(potential, rows, noise, y) for rows, noise in chunks(n, generator, tuned.chains(potential))
+        ]
         x, z = torch.cat([part.x for part in parts]), torch.cat([part.z for part in parts if part.z is not None])
         shares = [len(part.x) / n for part in parts]
         info: dict[str, Any] = {"beta": self.beta, "step_size": step_size_of(tuned.kernel)} | parts[0].info
@@ -102,6 +107,10 @@ class LatentSampler:
         # Of a kernel that says nothing of itself the worst is assumed.
         exact = getattr(self.kernel, "exact", True)
         return Fast(gebm, self.beta, y, half, self.channels_last, exact and half, self.compile)
+
+    def chains(self, potential: Potential) -> int:
+        """How many chains run side by side."""
+        return chains_that_fit(potential) if isinstance(self.chunk, str) else self.chunk
 
     def tuned(self, gebm: GEBM, generator: Generator) -> LatentSampler:
         """The sampler with the step size that `tuning` finds on 64 chains, the same for whatever samples follow."""
