@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch_fidelity import metric_fid
 
 from gebm_lightning import UserError
 from gebm_lightning.data import ImageDataModule, Npz
 from gebm_lightning.data.batch import to_unit
 from gebm_lightning.metrics import Inception, Scorer
+from gebm_lightning.metrics import scores as scores_module
+from gebm_lightning.metrics.compare import real_scorers
 from gebm_lightning.metrics.features import extract
 from gebm_lightning.metrics.reference import real_features
 from gebm_lightning.metrics.scores import density_and_coverage
@@ -95,6 +98,27 @@ def test_the_real_side_is_extracted_once(tmp_path, monkeypatch):
     for file in (tmp_path / "cache").rglob("*.npy"):
         file.write_bytes(file.read_bytes()[:50])
     assert torch.equal(get("a", "train"), first) and features.seen == 40 + 5 + 40 + 10 + 40
+
+
+def test_a_second_evaluation_does_no_work_on_the_real_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEBM_CACHE", str(tmp_path / "cache"))
+    np.savez(tmp_path / "a.npz", x=np.random.default_rng(0).integers(0, 256, (50, 8, 8), dtype=np.uint8))
+    generated, features = torch.rand(30, 4, dtype=torch.float64), Counting()
+    seen = []
+
+    def evaluate():
+        data = ImageDataModule(Npz(str(tmp_path / "a.npz"), 8, num_val=5), [1, 8, 8])
+        return real_scorers(data, features, ["train"], 0, kid_subsets=2)["train"](generated)
+
+    first = evaluate()
+    for module, name in ((metric_fid, "fid_features_to_statistics"), (scores_module, "neighbour_radii")):
+        work = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda x, *rest, work=work: seen.append(len(x)) or work(x, *rest))
+    assert evaluate() == first and features.seen == 40
+    assert seen == [30], "moments of the generated samples alone"
+    for file in (tmp_path / "cache").rglob("*.npz"):
+        file.write_bytes(file.read_bytes()[:50])
+    assert evaluate() == first and sorted(seen[1:]) == [30, 30, 40]
 
 
 @pytest.mark.slow

@@ -17,8 +17,9 @@ from ..noise import BlockNoise
 from ..samplers import BaseSampler, Fitted, Refiner
 from .features import extract
 from .inception import Inception
+from .kept import Kept
 from .mixing import chain_mixing
-from .reference import MAX_REAL, real_features
+from .reference import MAX_REAL, kept_at, real_features
 from .scores import Scorer, inception_score
 
 Row = dict[str, Any]
@@ -62,7 +63,8 @@ def real_scorers(
         if real is not None:
             labels = data.labels(split, len(real))
             modes = getattr(data.source, "modes", None) if features.name == "identity" else None
-            scorers[split] = Scorer(str(features.name), real, seed, labels=labels, modes=modes, **settings)
+            kept = Kept(kept_at(data, features, split, max_real))
+            scorers[split] = Scorer(str(features.name), real, seed, labels=labels, modes=modes, kept=kept, **settings)
     return scorers
 
 

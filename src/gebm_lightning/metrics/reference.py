@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..distributed import broadcast, gather_rows, rank, shard
 from .features import extract
+from .kept import write
 from .report import describe
 
 MAX_REAL = 50_000
@@ -27,7 +28,7 @@ def real_features(
     made of the source's settings, the split, its size and a sample of its bytes, the shape, and the extractor's weights.
     Several processes share the work.
     """
-    path = _cache_file(data, features, split, max_real) if getattr(features, "costly", False) else None
+    path = kept_at(data, features, split, max_real)
     kept = _read(path) if path is not None and rank() == 0 else None
     if broadcast(kept is not None):
         return kept
@@ -38,11 +39,7 @@ def real_features(
         return None
     if path is not None:
         values = values.float().double()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            np.save(file, values.float().numpy(), allow_pickle=False)
-        os.replace(temporary, path)
+        write(path, lambda stream: np.save(stream, values.float().numpy(), allow_pickle=False))
     return values
 
 
@@ -53,7 +50,10 @@ def _read(path: Path) -> Tensor | None:
         return None  # absent or damaged: it is made anew
 
 
-def _cache_file(data: Any, features: nn.Module, split: str, max_real: int) -> Path:
+def kept_at(data: Any, features: nn.Module, split: str, max_real: int = MAX_REAL) -> Path | None:
+    """Where features of a real split are kept; None where their extractor is not costly."""
+    if not getattr(features, "costly", False):
+        return None
     root = Path(os.environ.get("GEBM_CACHE", "~/.cache/gebm_lightning")).expanduser()
     dataset = data.dataset(split)
     n = dataset.count(max_real)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, check_number
+from .kept import Kept
 from .modes import mode_scores, wasserstein1_2d
 
 
@@ -76,6 +77,7 @@ class Scorer:
         labels: (m,) classes of the real samples, for `by_class`.
         modes: means (k, f) and σ of a mixture that the data come from, for the scores of its modes.
         mode_radius: how far from a mean, in units of σ, a sample is still of high quality.
+        kept: where what is computed of the real split alone, its moments and radii, is kept.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Scorer:
         labels: Tensor | None = None,
         modes: tuple[Tensor, float] | None = None,
         mode_radius: float = 4.0,
+        kept: Kept | None = None,
     ) -> None:
         from torch_fidelity.metric_fid import fid_features_to_statistics
 
@@ -97,8 +100,9 @@ class Scorer:
         self.name, self.real, self.seed, self.labels, self.modes = name, real.double(), seed, labels, modes
         self.kid_subsets, self.kid_subset_size, self.prc_samples = kid_subsets, kid_subset_size, prc_samples
         self.mode_radius = mode_radius
+        self._kept = kept or Kept()
         self._radii: dict[int, Tensor] = {}
-        self._statistics = fid_features_to_statistics(self.real)
+        self._statistics = dict(self._kept.get("moments", lambda: fid_features_to_statistics(self.real)))
 
     def _subset_size(self, num_generated: int) -> int:
         # Subsets that are the whole would all be the same, and their spread nothing.
@@ -135,7 +139,8 @@ class Scorer:
     def _radii_of(self, n: int) -> Tensor:
         """Radii of the first n real samples' balls, computed once."""
         if n not in self._radii:
-            self._radii[n] = neighbour_radii(self.real[:n])
+            arrays = self._kept.get(f"radii-{n}", lambda: {"radii": neighbour_radii(self.real[:n]).numpy()})
+            self._radii[n] = torch.from_numpy(arrays["radii"])
         return self._radii[n]
 
     def _in_the_plane(self, generated: Tensor) -> dict[str, float]:
