@@ -82,7 +82,11 @@ def _draw(
 ) -> Tensor:
     dtype = dtype or torch.get_default_dtype()
     if isinstance(generator, BlockNoise):
-        return generator.draw(sampler, tuple(shape), dtype).to(device or "cpu")
+        drawn = generator.draw(sampler, tuple(shape), dtype)
+        if device is not None and torch.device(device).type == "cuda":
+            # From pinned memory, so that the next draw does not wait for what the GPU is at.
+            return drawn.pin_memory().to(device, non_blocking=True)
+        return drawn.to(device or "cpu")
     return sampler(tuple(shape), generator=generator, dtype=dtype, device=generator.device).to(
         device or generator.device
     )
