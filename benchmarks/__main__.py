@@ -10,10 +10,17 @@ from pathlib import Path
 
 import torch
 
-from . import growth, sampling, scoring, startup, training
+from . import device, growth, sampling, scoring, startup, training
 from .timing import Row
 
-GROUPS = {"sampling": sampling, "training": training, "scoring": scoring, "startup": startup, "growth": growth}
+GROUPS = {
+    "device": device,
+    "sampling": sampling,
+    "training": training,
+    "scoring": scoring,
+    "startup": startup,
+    "growth": growth,
+}
 STORED = Path(__file__).parent / "results.json"
 SLOWER = 1.10
 """A ratio that is worse than the stored one by this factor is called slower."""
@@ -58,7 +65,7 @@ def main() -> None:
             verdict = "" if row.met is not False else " **missed**"
             was = before.get(row.name)
             told = "" if was is None else f"{was:.2f}{' **slower**' if slower(row, was) else ''}"
-            unit = " s" if row.unit == "s" else ""
+            unit = "" if row.unit == "×" else f" {row.unit}"
             print(f"| {row.name} | {row.value:.2f}{unit} | {limit}{verdict} | {told} |", flush=True)
     if arguments.save:
         STORED.write_text(json.dumps(stored | {kind: before | now}, indent=1, ensure_ascii=False) + "\n")

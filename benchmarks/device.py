@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .timing import interleave
+from .timing import Row, interleave
 
 
 @cache
@@ -29,3 +29,10 @@ def operations(work: Callable[[], object]) -> int:
 def share(work: Callable[[], object], seconds: float, device: str, dtype: torch.dtype) -> float:
     """The rate at which a work runs over that of a matrix product in the same precision."""
     return operations(work) / seconds / rate(device, dtype)
+
+
+def rows(device: str) -> Iterator[Row]:
+    """The table's part on the device itself: what no arithmetic of ours can go beyond."""
+    full, half = (rate(device, dtype) for dtype in (torch.float32, torch.bfloat16))
+    yield Row("a large matrix product in float32", full / 1e9, more=True, unit="Gflop/s")
+    yield Row("a large matrix product: bfloat16 / float32", half / full, more=True)
