@@ -51,7 +51,7 @@ def export_run(
     Raises:
         UserError: there is no such run, its checkpoint is damaged, or the folder cannot be written.
     """
-    from .cli.environment import without_hidden
+    from .hidden import without_hidden
     from .lightning.checkpoint import read_checkpoint
     from .model_card import read_summary, write_card
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.resolvers import oc
 
 from ..errors import UserError
+from ..hidden import leaves_of
 from .launch import process_rank
 
 HIDDEN = "gebm.hidden"
@@ -36,23 +37,6 @@ def hide_environment(cfg: DictConfig) -> None:
             node.hide = sorted({*node.hide, *found, *keys_from(cfg, list(node.hide))})
 
 
-def without_hidden(cfg: DictConfig) -> DictConfig:
-    """A copy of a run's config in which the texts under the `hide` of its loggers are `hidden`.
-
-    Those of model and objective stay, since without them nothing could be built.
-    """
-    shown = copy.deepcopy(cfg)
-    for node in cfg.logger.values():
-        hide: Any = node.get("hide") if OmegaConf.is_dict(node) else None
-        for key in hide if OmegaConf.is_list(hide) else []:
-            for leaf, value in _leaves(cfg, str(key)):
-                if leaf.split(".")[0] in ("model", "objective"):
-                    continue
-                if isinstance(value, str) or (OmegaConf.is_list(value) and any(isinstance(v, str) for v in value)):
-                    OmegaConf.update(shown, leaf, "hidden", merge=False)
-    return shown
-
-
 def keys_from_environment(cfg: DictConfig) -> list[str]:
     """Dotted keys of all leaves whose value an environment variable decides, itself or through other keys; a list is one leaf."""
     try:
@@ -66,7 +50,7 @@ def keys_from(cfg: DictConfig, keys: list[str]) -> list[str]:
     traced = copy.deepcopy(cfg)
     values: list[Any] = []
     for key in keys:
-        leaves = list(_leaves(cfg, key))
+        leaves = list(leaves_of(cfg, key))
         if not leaves and process_rank() == 0:
             print(f"note: a logger's hide names {key}, which the config has not", file=sys.stderr)
         for leaf, value in leaves:
@@ -76,19 +60,6 @@ def keys_from(cfg: DictConfig, keys: list[str]) -> list[str]:
         return _keys_that_call(HIDDEN, values.__getitem__, traced)
     finally:
         OmegaConf.clear_resolver(HIDDEN)
-
-
-def _leaves(cfg: DictConfig, key: str) -> Iterator[tuple[str, Any]]:
-    *above, last = key.split(".")
-    parent: Any = OmegaConf.select(cfg, ".".join(above)) if above else cfg
-    if not OmegaConf.is_dict(parent) or last not in parent or OmegaConf.is_missing(parent, last):
-        return
-    value = parent[last]
-    if OmegaConf.is_dict(value) and not OmegaConf.is_interpolation(parent, last):
-        for inner in value:
-            yield from _leaves(cfg, f"{key}.{inner}")
-    else:
-        yield key, value
 
 
 def _keys_that_call(resolver: str, function: Callable[..., Any], cfg: DictConfig) -> list[str]:

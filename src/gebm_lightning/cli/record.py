@@ -13,9 +13,9 @@ from PIL import Image
 
 from ..config import load_config
 from ..errors import UserError, first_line
+from ..hidden import without_hidden
 from ..metrics.table import long_form
 from ..metrics_csv import damaged, read_rows
-from .environment import without_hidden
 from .sweep_report import summary_scores
 
 Curves = dict[str, tuple[list[float], list[float]]]
