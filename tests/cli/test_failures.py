@@ -45,6 +45,18 @@ def told(process):
     return lines[0]
 
 
+@pytest.mark.slow
+def test_networks_that_cannot_be_compiled(tmp_path, monkeypatch):
+    """For want of a compiler; torch has warnings of its own before."""
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    process = start(tmp_path, "run_dir=run", "trainer.compile=true")
+    err = process.communicate(timeout=300)[1].strip().splitlines()
+    assert process.returncode == 1 and err[-1].startswith("error: torch.compile cannot compile these networks here: ")
+    assert "trainer.compile=false" in err[-1] and "Traceback" not in "".join(err)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("limit", [2_000, 60_000])
 def test_a_disk_too_small_for_any_checkpoint(tmp_path, limit):
     assert "cannot be written" in told(start(tmp_path, "run_dir=run", file_limit=limit))

@@ -112,7 +112,7 @@ def expected_error(error: BaseException) -> str | None:
                 f"a process that loads data ended ({reason[0] if reason else first_line(link)}), perhaps for want of memory{damage}: "
                 "lower data.num_workers, and go on with resume=RUN if there was a checkpoint"
             )
-        if type(link).__module__.startswith("torch._dynamo"):
+        if type(link).__module__.startswith(("torch._dynamo", "torch._inductor")):
             return f"torch.compile cannot compile these networks here: {first_line(link)}; leave trainer.compile=false"
     if isinstance(error, InstantiationException):
         return _one_line(error)
