@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from gebm_lightning import build
+from gebm_lightning.networks.activations import LeakyReLU
 
 LinearLR, Adam = torch.optim.lr_scheduler.LinearLR, torch.optim.Adam
 
@@ -19,7 +20,8 @@ class Bare:
     """KALE with a gradient penalty, c, Adam, linear schedules and the base's average: the arithmetic of the default run.
 
     As textbooks have it, the base's samples carry a graph into the energy's step, normalised weights are computed at each
-    pass, and in the base's step the critic's weights get gradients and the real batch goes through the critic again.
+    pass, zeros are sent back as second derivatives of leaky ReLUs, and in the base's step the critic's weights get gradients
+    and the real batch goes through the critic again.
     `channels_last` and `half` are the memory format of convolutions and autocast to bfloat16, the penalty left out.
     """
 
@@ -29,6 +31,9 @@ class Bare:
         gebm = build(cfg)
         self.base, self.energy, self.c = gebm.base.train(), gebm.energy.train(), gebm.log_partition
         self.half = half
+        for module in self.energy.modules() if textbook else ():
+            if isinstance(module, LeakyReLU):
+                module.__class__ = torch.nn.LeakyReLU
         if channels_last:
             for network in (self.base, self.energy):
                 network.to(memory_format=torch.channels_last)

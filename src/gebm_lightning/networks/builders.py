@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import UserError, check_number, first_line
+from .activations import LeakyReLU
 
 OWN = "gebm_lightning.networks"
 BUILDER = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
@@ -32,7 +33,7 @@ def mlp(sizes: Sequence[int], slope: float = 0.2, final: str | None = None) -> n
         raise UserError(f"mlp takes two or more sizes and final=tanh, sigmoid or null, not {list(sizes)} and {final!r}")
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(slope)]
+        layers += [nn.Linear(inputs, outputs), LeakyReLU(slope)]
     layers[-1] = FINAL[final]()
     return nn.Sequential(*layers)
 

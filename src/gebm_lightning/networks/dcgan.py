@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .activations import LeakyReLU
 from .blocks import (
     Latents,
     Projection,
@@ -98,7 +99,7 @@ class DCGANEnergy(nn.Module):
             layers.append(normalised(nn.Conv2d(channels, wide, 4, 2, 1, bias=bias), spectral))
             if norm == "batch" and len(layers) > 1:
                 layers.append(nn.BatchNorm2d(wide))
-            layers.append(nn.LeakyReLU(0.2))
+            layers.append(LeakyReLU(0.2))
             channels, wide, size = wide, min(2 * wide, 8 * width), size // 2
         self.layers = nn.Sequential(*layers)
         self.last = normalised(

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from .activations import LeakyReLU
 from .blocks import Latents, Projection, critic_outputs, given, normalised
 
 
 def _layers(inputs: int, width: int, depth: int, slope: float, spectral: bool) -> nn.Sequential:
     modules: list[nn.Module] = []
     for size in [inputs, *[width] * (depth - 1)]:
-        modules += [normalised(nn.Linear(size, width), spectral), nn.LeakyReLU(slope)]
+        modules += [normalised(nn.Linear(size, width), spectral), LeakyReLU(slope)]
     return nn.Sequential(*modules)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from .activations import LeakyReLU
 from .blocks import (
     Latents,
     Projection,
@@ -85,12 +86,12 @@ class SNGANEnergy(nn.Module):
         super().__init__()
         self.outputs = outputs
         channels, size = image_shape(shape, "sngan")
-        layers: list[nn.Module] = [normalised(nn.Conv2d(channels, width, 3, 1, 1), spectral), nn.LeakyReLU(0.1)]
+        layers: list[nn.Module] = [normalised(nn.Conv2d(channels, width, 3, 1, 1), spectral), LeakyReLU(0.1)]
         wide = width
         while size > 4:
             wider = min(2 * wide, 8 * width)
-            layers += [normalised(nn.Conv2d(wide, wider, 4, 2, 1), spectral), nn.LeakyReLU(0.1)]
-            layers += [normalised(nn.Conv2d(wider, wider, 3, 1, 1), spectral), nn.LeakyReLU(0.1)]
+            layers += [normalised(nn.Conv2d(wide, wider, 4, 2, 1), spectral), LeakyReLU(0.1)]
+            layers += [normalised(nn.Conv2d(wider, wider, 3, 1, 1), spectral), LeakyReLU(0.1)]
             wide, size = wider, size // 2
         self.layers = nn.Sequential(*layers)
         self.last = normalised(nn.Linear(wide * size * size, critic_outputs(outputs, num_classes)), spectral)

@@ -62,7 +62,7 @@ class ScoreMatching(EnergyObjective):
             loss = 0.5 * score.flatten(1).square().sum(1).mean()
             for i in range(self.num_projections):
                 v = noise if i == 0 else randn(tuple(x_real.shape), generator, x_real.device, x_real.dtype)
-                (hessian_v,) = torch.autograd.grad((v * score).sum(), x, create_graph=True)
+                (hessian_v,) = torch.autograd.grad((v * score).sum(), x, create_graph=True, materialize_grads=True)
                 loss = loss + (v * hessian_v).flatten(1).sum(1).mean() / self.num_projections
         return loss, {"score_matching": loss.detach()}
 
