@@ -33,7 +33,7 @@ class Bare:
         self.half = half
         for module in self.energy.modules() if textbook else ():
             if isinstance(module, LeakyReLU):
-                module.__class__ = torch.nn.LeakyReLU
+                module.__class__ = torch.nn.LeakyReLU  # type: ignore[assignment]
         if channels_last:
             for network in (self.base, self.energy):
                 network.to(memory_format=torch.channels_last)

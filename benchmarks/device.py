@@ -1,22 +1,18 @@
-"""What the device can do: the rate of a large matrix product, and the operations that a work counts."""
+"""What the device can do, and how near the floors of sampling come to it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from .timing import Row, interleave
+from gebm_lightning.noise import BlockNoise
 
+from .sampling import CHAINS, PAIRS, floor, plain
+from .timing import Row, interleave, ratio
 
-@cache
-def rate(device: str, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a square matrix product, the fastest of seven."""
-    n = 2048 if device == "cpu" else 8192
-    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    return 2 * n**3 / min(interleave({"product": lambda: a @ b})["product"])
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def operations(work: Callable[[], object]) -> int:
@@ -26,13 +22,28 @@ def operations(work: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def share(work: Callable[[], object], seconds: float, device: str, dtype: torch.dtype) -> float:
-    """The rate at which a work runs over that of a matrix product in the same precision."""
-    return operations(work) / seconds / rate(device, dtype)
+def product(device: str, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+    """A large matrix product, and its operations."""
+    n = 2048 if device == "cpu" else 8192
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    return lambda: a @ b, 2 * n**3
 
 
 def rows(device: str) -> Iterator[Row]:
-    """The table's part on the device itself: what no arithmetic of ours can go beyond."""
-    full, half = (rate(device, dtype) for dtype in (torch.float32, torch.bfloat16))
-    yield Row("a large matrix product in float32", full / 1e9, more=True, unit="Gflop/s")
-    yield Row("a large matrix product: bfloat16 / float32", half / full, more=True)
+    """The table's part on the device: a matrix product's rate, and the rates of floors over it, in the same precision."""
+    products = {name: product(device, dtype) for name, dtype in PRECISIONS.items()}
+    seconds = interleave({name: work for name, (work, _) in products.items()})
+    count = products["float32"][1]
+    yield Row("a large matrix product in float32", count / min(seconds["float32"]) / 1e9, more=True, unit="Gflop/s")
+    faster = ratio(seconds["float32"], seconds["bfloat16"])
+    yield Row("a large matrix product: float32 / bfloat16", faster, more=True)
+    for name in PAIRS:
+        full, half = plain(name, device), plain(name, device).to(memory_format=torch.channels_last)
+        z = full.prior.sample(CHAINS, BlockNoise(0)).to(device)
+        floors = {"float32": floor(full, z), "bfloat16": floor(half, z, half=True)}
+        needed = operations(floors["float32"])
+        works = floors | {f"product in {p}": work for p, (work, _) in products.items()}
+        seconds = interleave(works)
+        for precision in PRECISIONS:
+            share = needed / count * ratio(seconds[f"product in {precision}"], seconds[precision])
+            yield Row(f"{name}: rate of the floor / of a matrix product in {precision}", share, more=True)
