@@ -79,7 +79,10 @@ def test_data_held_on_the_device_are_the_same_batches():
     plain, held = (ImageDataModule(Digits(), [1, 8, 8], batch_size=32, flip=True, on_device=on) for on in (False, True))
     for ours, theirs in itertools.islice(zip(held.train_dataloader(), plain.train_dataloader(), strict=False), 50):
         assert torch.equal(ours.x, theirs.x) and torch.equal(ours.y, theirs.y)
-    elsewhere = plain.dataset("train").to("meta").mirrored().__getitems__([0, 5, 1600])
+    train = plain.dataset("train")
+    moved = train.to("meta")
+    assert len(moved) == len(moved.x) == len(train), "more on the device than is trained on"
+    elsewhere = moved.mirrored().__getitems__([0, 5, len(train) + 1])
     assert elsewhere.x.device.type == elsewhere.y.device.type == "meta" and elsewhere.x.dtype == torch.uint8
 
 

@@ -15,6 +15,7 @@ from gebm_lightning.metrics import Inception, Scorer
 from gebm_lightning.metrics import scores as scores_module
 from gebm_lightning.metrics.compare import real_scorers
 from gebm_lightning.metrics.features import extract
+from gebm_lightning.metrics.kept import Kept
 from gebm_lightning.metrics.reference import real_features
 from gebm_lightning.metrics.scores import density_and_coverage
 
@@ -119,6 +120,17 @@ def test_a_second_evaluation_does_no_work_on_the_real_set(tmp_path, monkeypatch)
     for file in (tmp_path / "cache").rglob("*.npz"):
         file.write_bytes(file.read_bytes()[:50])
     assert evaluate() == first and sorted(seen[1:]) == [30, 30, 40]
+
+
+def test_a_cache_that_cannot_be_written_ends_no_evaluation(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    arrays = Kept(tmp_path / "file" / "a.npy").get("moments", lambda: {"mu": np.zeros(2)}, ("mu",))
+    assert arrays["mu"].shape == (2,) and "cannot be kept for the next evaluation" in capsys.readouterr().err
+    kept = Kept(tmp_path / "b.npy")
+    assert kept.get("moments", lambda: {"mu": np.zeros(2)}, ("mu",))["mu"].shape == (2,)
+    assert kept.get("moments", lambda: {"mu": np.ones(2)}, ("mu",))["mu"].sum() == 0
+    assert kept.get("moments", lambda: {"sigma": np.ones(2)}, ("sigma",))["sigma"].sum() == 2, "a file without the key"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.moments.npz", "file"]
 
 
 @pytest.mark.slow

@@ -43,6 +43,20 @@ def test_it_changes_nothing_but_memory():
     torch.testing.assert_close(one.x, other.x, rtol=1e-4, atol=1e-5)
 
 
+def test_of_a_large_chunk_only_the_watched_chains_are_kept(monkeypatch):
+    """A view of 64 chains would hold the memory of all."""
+    model = build(compose(["model=mlp", "data=ring"])).eval()
+    stack, held = torch.stack, []
+
+    def spy(parts, *rest):
+        held.extend(part.untyped_storage().nbytes() / part.nbytes for part in parts if part.shape[:1] == (64,))
+        return stack(parts, *rest)
+
+    monkeypatch.setattr(torch, "stack", spy)
+    LatentSampler(ULA(1e-2), num_steps=5, chunk=640).refine(model, 640, BlockNoise(0))
+    assert held == [1.0] * 5
+
+
 @pytest.mark.parametrize("chunk", ["all", 0, 1.5, None])
 def test_other_words_are_refused(chunk):
     with pytest.raises(UserError, match=r"sampler\.chunk"):

@@ -143,7 +143,7 @@ class Evaluation(BaseUpdateCallback):
         summary = {
             "rows": rows,
             "curve": curve,
-            "bounds": {split: bounds(gebm, data.batches(split, stop=1000), 1000) for split in ("train", "val")},
+            "bounds": bounds(gebm, {split: data.batches(split, stop=1000) for split in ("train", "val")}, 1000),
             "protocol": protocol(
                 self.features, self._scorers, data, self.num_samples, pl_module.seed, base, self.methods
             ),

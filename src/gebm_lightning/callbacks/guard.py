@@ -16,6 +16,7 @@ class NonFiniteGuard(BaseUpdateCallback):
     """Raises as soon as a loss, penalty, bound or gradient norm of the last step is NaN or infinite.
 
     On a GPU at the update after that: what it finds is fetched while the next one is being computed, so that nothing waits.
+    What is saved meanwhile is looked at by who saves it (`check_parameters`).
     """
 
     def __init__(self, every_n_base_updates: int = 1) -> None:
@@ -31,9 +32,9 @@ class NonFiniteGuard(BaseUpdateCallback):
         if before is not None:
             before.check()
         if not module.on_gpu:
-            self.on_train_end(trainer, module)
+            self.on_train_epoch_end(trainer, module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         before, self._found = self._found, None
         if before is not None:
             before.check()
@@ -45,7 +46,7 @@ class Found:
     def __init__(self, module: GEBMModule) -> None:
         self.names, self.base_updates = list(module.logs), module.base_updates
         finite = torch.isfinite(torch.stack([v.float() for v in module.logs.values()]))
-        self.finite = finite.to("cpu", non_blocking=True)
+        self.finite = finite.to("cpu", non_blocking=finite.is_cuda)
         self.arrived = torch.cuda.Event() if finite.is_cuda else None
         if self.arrived is not None:
             self.arrived.record()
@@ -60,7 +61,9 @@ class Found:
 
 
 def check_parameters(module: GEBMModule) -> None:
-    """Raise if any parameter is NaN or infinite."""
+    """Raise if any parameter, or any number of the last step, is NaN or infinite."""
+    if module.logs:
+        Found(module).check()
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise non_finite(name, module.base_updates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import pytorch_lightning as pl
@@ -45,9 +45,9 @@ class Monitor(BaseUpdateCallback):
                 metrics[f"lr/{player}"] = optimizer.param_groups[0]["lr"]
         if module.base_updates % self.bounds_every == 0:
             data = trainer.datamodule  # type: ignore[attr-defined]
-            for split in ("train", "val"):
-                batches = data.batches(split, stop=self.num_samples)
-                metrics |= {f"{split}/eval_{k}": v for k, v in bounds(module.gebm, batches, self.num_samples).items()}
+            batches = {split: data.batches(split, stop=self.num_samples) for split in ("train", "val")}
+            for split, told in bounds(module.gebm, batches, self.num_samples).items():
+                metrics |= {f"{split}/eval_{k}": v for k, v in told.items()}
             with sampling_mode(module.critic), torch.no_grad():
                 metrics |= {f"spectral_norm/{k}": float(v) for k, v in spectral_norms(module.critic).items()}
         if metrics:
@@ -55,18 +55,29 @@ class Monitor(BaseUpdateCallback):
 
 
 @torch.no_grad()
-def bounds(gebm: GEBM, batches: Iterable[Batch], num_samples: int, seed: int = 0) -> dict[str, float]:
-    """KALE, Donsker–Varadhan, c and log Z of a model in eval mode, from real batches and `num_samples` base samples."""
+def bounds(
+    gebm: GEBM, splits: Mapping[str, Iterable[Batch]], num_samples: int, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """KALE, Donsker–Varadhan, c and log Z of a model in eval mode, from real batches of each split and the same `num_samples`
+    base samples."""
     noise = BlockNoise(seed, stream="bounds")
     device = gebm.log_partition.device
+    told = {}
     with sampling_mode(gebm):
-        parts = []
-        for batch in batches:
-            labels = None if gebm.num_classes is None or batch.y is None else batch.y.to(device)
-            parts.append(call_energy(gebm.energy, batch.x.to(gebm.log_partition), labels))
-        real = torch.cat(parts).mean()
         y = gebm.sample_labels(num_samples, noise)
         base = call_energy(gebm.energy, gebm.sample_base(num_samples, noise, y), y)
         c, log_z = gebm.log_partition, log_mean_exp(-base)
-        kale = -(real + c) - torch.exp(log_z - c) + 1
-    return {"kale": float(kale), "donsker_varadhan": float(-real - log_z), "c": float(c), "log_z": float(log_z)}
+        for split, batches in splits.items():
+            parts = []
+            for batch in batches:
+                labels = None if gebm.num_classes is None or batch.y is None else batch.y.to(device)
+                parts.append(call_energy(gebm.energy, batch.x.to(gebm.log_partition), labels))
+            real = torch.cat(parts).mean()
+            values = {
+                "kale": -(real + c) - torch.exp(log_z - c) + 1,
+                "donsker_varadhan": -real - log_z,
+                "c": c,
+                "log_z": log_z,
+            }
+            told[split] = {k: float(v) for k, v in values.items()}
+    return told

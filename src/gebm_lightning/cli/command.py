@@ -113,7 +113,10 @@ def expected_error(error: BaseException) -> str | None:
                 "lower data.num_workers, and go on with resume=RUN if there was a checkpoint"
             )
         if type(link).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            return f"torch.compile cannot compile these networks here: {first_line(link)}; leave trainer.compile=false"
+            return (
+                f"torch.compile cannot compile these networks here: {first_line(link)}; leave trainer.compile and "
+                "sampler.compile at false"
+            )
     if isinstance(error, InstantiationException):
         return _one_line(error)
     if isinstance(error, (HydraException, OmegaConfBaseException)):

@@ -78,6 +78,8 @@ class ArrayDataset(BatchDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         index = torch.as_tensor(indices)
+        if self.x.is_cuda:
+            index = index.pin_memory().to(self.x.device, non_blocking=True)
         return Batch(self.x[index], None if self.y is None else self.y[index])
 
 
@@ -91,8 +93,9 @@ class Part(BatchDataset):
     def __len__(self) -> int:
         return len(self.index)
 
-    def to(self, device: torch.device | str) -> Part:
-        return Part(self.dataset.to(device), self.index)
+    def to(self, device: torch.device | str) -> ArrayDataset:
+        # Only its own: the device holds no more than it trains on.
+        return ArrayDataset(*self.dataset.__getitems__(self.index.tolist())).to(device)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         return self.dataset.__getitems__(self.index[torch.as_tensor(indices)].tolist())
@@ -108,13 +111,13 @@ class Mirrored(BatchDataset):
     def __len__(self) -> int:
         return 2 * len(self.dataset)
 
-    def to(self, device: torch.device | str) -> Mirrored:
-        return Mirrored(self.dataset.to(device))
-
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         n = len(self.dataset)
         x, y = self.dataset.__getitems__([i % n for i in indices])
-        flipped = torch.as_tensor([i >= n for i in indices], device=x.device)
+        flipped = torch.as_tensor([i >= n for i in indices])
+        if x.is_cuda:
+            flipped = flipped.pin_memory()
+        flipped = flipped.to(x.device, non_blocking=x.is_cuda)
         return Batch(torch.where(flipped.view(-1, *[1] * (x.dim() - 1)), x.flip(-1), x), y)
 
 

@@ -42,7 +42,7 @@ def sampling_curve(
 
         def collect(step: int, state: Any, info: Any, y: Tensor | None = y) -> None:
             if step in collected:
-                collected[step].append(extract(features, [call_base(gebm.base, state.z, y)], device))
+                collected[step].append(extract(features, call_base(gebm.base, state.z, y).split(128), device))
 
         with torch.no_grad():
             sample_chain(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,11 @@ from typing import Any
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
+DAMAGED = (
+    *(OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What numpy and zip files raise on a file that is absent, cut off or altered."""
 
 
 @dataclass(frozen=True)
@@ -20,25 +28,31 @@ class Kept:
 
     path: Path | None = None
 
-    def get(self, name: str, make: Callable[[], Arrays]) -> Arrays:
-        """The arrays kept under a name; where there are none, or damaged ones, what `make` gives, kept from now on."""
+    def get(self, name: str, make: Callable[[], Arrays], keys: tuple[str, ...]) -> Arrays:
+        """The arrays `keys` kept under a name; where there are none, or damaged ones, what `make` gives, kept from now on."""
         if self.path is None:
             return make()
         file = self.path.with_suffix(f".{name}.npz")
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-            pass  # absent or damaged
+                return {key: arrays[key] for key in keys}
+        except DAMAGED:
+            pass  # made anew
         made = make()
         write(file, lambda stream: np.savez(stream, **made))  # type: ignore[arg-type]
         return made
 
 
 def write(path: Path, save: Callable[[Any], None]) -> None:
-    """Write a file that is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        save(stream)
-    os.replace(temporary, path)
+    """Write a file that is whole or not there; a place that cannot be written is told, and ends nothing."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as stream:
+            temporary = stream.name
+            save(stream)
+        os.replace(temporary, path)
+    except OSError as error:
+        print(f"note: {path} cannot be kept for the next evaluation: {error.strerror}", file=sys.stderr)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)

@@ -102,7 +102,9 @@ class Scorer:
         self.mode_radius = mode_radius
         self._kept = kept or Kept()
         self._radii: dict[int, Tensor] = {}
-        self._statistics = dict(self._kept.get("moments", lambda: fid_features_to_statistics(self.real)))
+        self._statistics = dict(
+            self._kept.get("moments", lambda: fid_features_to_statistics(self.real), ("mu", "sigma"))
+        )
 
     def _subset_size(self, num_generated: int) -> int:
         # Subsets that are the whole would all be the same, and their spread nothing.
@@ -139,8 +141,11 @@ class Scorer:
     def _radii_of(self, n: int) -> Tensor:
         """Radii of the first n real samples' balls, computed once."""
         if n not in self._radii:
-            arrays = self._kept.get(f"radii-{n}", lambda: {"radii": neighbour_radii(self.real[:n]).numpy()})
-            self._radii[n] = torch.from_numpy(arrays["radii"])
+
+            def make() -> dict[str, Any]:
+                return {"radii": neighbour_radii(self.real[:n]).numpy()}
+
+            self._radii[n] = torch.from_numpy(self._kept.get(f"radii-5-{n}", make, ("radii",))["radii"])
         return self._radii[n]
 
     def _in_the_plane(self, generated: Tensor) -> dict[str, float]:

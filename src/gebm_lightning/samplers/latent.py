@@ -67,6 +67,8 @@ class LatentSampler:
         check_number("sampler.beta", self.beta)
         check_number("sampler.num_steps", self.num_steps, low=0, integer=True)
         check_number("sampler.warmup", self.warmup, low=0, integer=True)
+        if isinstance(self.chunk, str) and self.chunk != "auto":
+            raise UserError(f"sampler.chunk is a number of chains, or auto, not {self.chunk}")
         if self.chunk != "auto":
             check_number("sampler.chunk", self.chunk, low=1, integer=True)
         check_precision("sampler.precision", self.precision)
@@ -137,7 +139,8 @@ class LatentSampler:
 
         def watch(step: int, state: Any, info: Any) -> None:
             if first and step > self.warmup:
-                watched.append(state.z[:BLOCK])
+                # A part of it: a view would keep the states of all chains.
+                watched.append(state.z[:BLOCK].clone())
 
         chain = sample_chain(
             self.kernel,

@@ -48,6 +48,7 @@ class Fast(Potential):
         networks = [_copied(network, channels_last) for network in (gebm.base, gebm.energy)]
         self._pushed: Any = _Pushed(*networks)
         if compiled:
+            allow_variants()
             self._pushed = torch.compile(self._pushed, mode=compiled if isinstance(compiled, str) else None)
 
     def energy(self, z: Tensor) -> Tensor:
@@ -109,15 +110,16 @@ class _Value(torch.autograd.Function):
 
 
 def _copied(network: nn.Module, channels_last: bool) -> nn.Module:
-    copied = copy.deepcopy(network).eval().requires_grad_(False)
-    for module in copied.modules():
-        if parametrize.is_parametrized(module):
-            # A class of its own: the copy shares that which holds the original's property, and removal would delete it there.
-            kind = type(module)
-            module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name)
-    return copied.to(memory_format=torch.channels_last) if channels_last else copied
+    with torch.inference_mode(False):
+        copied = copy.deepcopy(network).eval().requires_grad_(False)
+        for module in copied.modules():
+            if parametrize.is_parametrized(module):
+                # A class of its own: the copy shares that which holds the original's property, and removal would delete it there.
+                kind = type(module)
+                module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+                for name in list(module.parametrizations):  # type: ignore[arg-type]
+                    parametrize.remove_parametrizations(module, name)
+        return copied.to(memory_format=torch.channels_last) if channels_last else copied
 
 
 def check_precision(key: str, precision: str) -> None:
@@ -130,3 +132,8 @@ def check_mode(key: str, mode: bool | str) -> None:
     """Raise a UserError that names `key` unless `mode` is one of `MODES`."""
     if mode not in MODES or isinstance(mode, int) is not isinstance(mode, bool):
         raise UserError(f"{key} is one of false, true, {', '.join(map(str, MODES[2:]))}, not {mode}")
+
+
+def allow_variants() -> None:
+    """Let networks be compiled for more combinations of modes, sizes and precisions than torch's eight, after which it stops."""
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
