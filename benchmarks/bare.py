@@ -22,21 +22,14 @@ class Bare:
     As textbooks have it, the base's samples carry a graph into the energy's step, normalised weights are computed at each
     pass, zeros are sent back as second derivatives of leaky ReLUs, and in the base's step the critic's weights get gradients
     and the real batch goes through the critic again.
-    `channels_last` and `half` are the memory format of convolutions and autocast to bfloat16, the penalty left out.
     """
 
-    def __init__(
-        self, cfg: Any, images: Tensor, textbook: bool = False, channels_last: bool = False, half: bool = False
-    ) -> None:
+    def __init__(self, cfg: Any, images: Tensor, textbook: bool = False) -> None:
         gebm = build(cfg)
         self.base, self.energy, self.c = gebm.base.train(), gebm.energy.train(), gebm.log_partition
-        self.half = half
         for module in self.energy.modules() if textbook else ():
             if isinstance(module, LeakyReLU):
                 module.__class__ = torch.nn.LeakyReLU  # type: ignore[assignment]
-        if channels_last:
-            for network in (self.base, self.energy):
-                network.to(memory_format=torch.channels_last)
         self.images, self.n, self.d, self.textbook = images, cfg.data.batch_size, cfg.model.latent_dim, textbook
         self.weight, self.critic_steps = cfg.objective.penalties.gradient.weight, cfg.energy_schedule.num
         c_group = {"params": [self.c], "lr": cfg.optim.log_partition_lr}
@@ -70,14 +63,10 @@ class Bare:
     def _latents(self) -> Tensor:
         return torch.randn(self.n, self.d)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.half)
-
     def _energy_step(self, x: Tensor) -> None:
-        with self._autocast():
-            with torch.set_grad_enabled(self.textbook):
-                fake = self.base(self._latents()).float()
-            e_real, e_base = self.energy(x).float(), self.energy(fake.detach()).float()
+        with torch.set_grad_enabled(self.textbook):
+            fake = self.base(self._latents())
+        e_real, e_base = self.energy(x), self.energy(fake.detach())
         c = self.c.detach()
         loss = e_real.mean() + c + torch.exp(-e_base - c).mean() - 1
         alpha = torch.rand(self.n, 1, 1, 1)
@@ -91,8 +80,7 @@ class Bare:
 
     def _base_step(self, x: Tensor) -> None:
         self.energy.requires_grad_(self.textbook)
-        with self._autocast():
-            e_base = self.energy(self.base(self._latents())).float()
+        e_base = self.energy(self.base(self._latents()))
         loss = -torch.logsumexp(-e_base, 0) + math.log(self.n)
         if self.textbook:
             loss = loss - self.energy(x).mean()

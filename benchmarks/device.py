@@ -31,6 +31,8 @@ def product(device: str, dtype: torch.dtype) -> tuple[Callable[[], object], int]
 
 def rows(device: str) -> Iterator[Row]:
     """The table's part on the device: a matrix product's rate, and the rates of floors over it, in the same precision."""
+    # Of a GPU convolutions take TF32 by default, and products do not: in the same precision means both.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     products = {name: product(device, dtype) for name, dtype in PRECISIONS.items()}
     seconds = interleave({name: work for name, (work, _) in products.items()})
     count = products["float32"][1]

@@ -6,16 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-import torch
-
 from gebm_lightning import build, compose
 from gebm_lightning.noise import BlockNoise
-from gebm_lightning.samplers import KLA, sample_chain
+from gebm_lightning.samplers import sample_chain
 
-from .bare import Bare
 from .device import operations
-from .sampling import floor, plain
+from .sampling import KERNELS, floor, plain, steps
 from .timing import Row, interleave, ratio
+from .training import against_bare
 
 SCORE = """
 import resource, torch
@@ -45,29 +43,27 @@ def times(device: str) -> Iterator[Row]:
     gebm = build(compose([])).eval().to(device)
     potential, noise = gebm.potential(), BlockNoise(0)
 
-    def chains(n: int, steps: int) -> Callable[[], object]:
+    def chains(n: int, num_steps: int) -> Callable[[], object]:
         z = gebm.prior.sample(n, noise).to(device)
-        return lambda: sample_chain(KLA(1e-3, 1.0), potential, z, steps, generator=noise)
+        return lambda: sample_chain(KERNELS["KLA"], potential, z, num_steps, generator=noise)
 
     pairs = {size: plain("dcgan", device, [f"data.size={size}"]) for size in (32, 64)}
-    floors = {size: floor(pair, pair.prior.sample(64, noise).to(device)) for size, pair in pairs.items()}
-    cfg = compose(["energy_schedule.num=1"])
-    images = torch.zeros(1000, *cfg.data.shape, dtype=torch.uint8)
-    loops = {n: Bare(compose(["energy_schedule.num=1", f"data.batch_size={n}"]), images) for n in (64, 512)}
+    z64 = {size: pair.prior.sample(64, noise).to(device) for size, pair in pairs.items()}
     works: dict[str, Callable[[], object]] = {
         "few": chains(64, 40),
         "many": chains(512, 40),
         "long": chains(64, 320),
-        **{f"batch {n}": loop.update for n, loop in loops.items() if device == "cpu"},
-        **{f"size {size}": work for size, work in floors.items()},
+        **{f"size {size}": steps(KERNELS["KLA"], pair.potential(), z64[size]) for size, pair in pairs.items()},
     }
     seconds = interleave(works)
     yield Row("time, 512 chains / 8 × 64", ratio(seconds["many"], seconds["few"]) / 8, 1.10)
     yield Row("time, 320 steps / 8 × 40", ratio(seconds["long"], seconds["few"]) / 8, 1.10)
-    if device == "cpu":
-        yield Row("time, batch 512 / 8 × 64", ratio(seconds["batch 512"], seconds["batch 64"]) / 8, 1.10)
-    more = operations(floors[64]) / operations(floors[32])
+    more = operations(floor(pairs[64], z64[64])) / operations(floor(pairs[32], z64[32]))
     yield Row("time for an operation, 64×64 / 32×32", ratio(seconds["size 64"], seconds["size 32"]) / more)
+    if device == "cpu":
+        large, small = (against_bare([f"data.batch_size={n}", "energy_schedule.num=1"], 10) for n in (512, 64))
+        value = ratio(large["ours"], large["bare"]) / ratio(small["ours"], small["bare"])
+        yield Row("training / bare loop, batch 512 / batch 64", value, 1.10)
 
 
 def rows(device: str) -> Iterator[Row]:

@@ -19,11 +19,11 @@ from .timing import Row, interleave, ratio
 PAIRS = ("dcgan", "sngan", "resnet")
 CHAINS, STEPS, STEP_SIZE = 64, 2, 1e-3
 KERNELS = {"ULA": ULA(STEP_SIZE), "KLA": KLA(STEP_SIZE, 1.0), "MALA": MALA(STEP_SIZE)}
-# A chain of ULA or MALA evaluates its first state as well: time is told for an evaluation.
 COMPILED: dict[str, dict[str, Any]] = {
     "compiled": {},
     "bf16, channels_last, compiled": {"precision": "bf16-mixed", "channels_last": True},
 }
+# A chain of ULA or MALA evaluates its first state as well: time is told for an evaluation.
 EVALUATIONS = {"ULA": STEPS + 1, "KLA": STEPS, "MALA": STEPS + 1}
 
 

@@ -36,12 +36,12 @@ def test_operations_are_counted(name):
     assert operations(sampling.floor(plain, z)) == 2 * operations(lambda: plain.energy(plain.base(z))) > 1e6
 
 
-@pytest.mark.parametrize("how", [{}, {"textbook": True}, {"channels_last": True, "half": True}])
-def test_the_bare_loop_learns(how):
+@pytest.mark.parametrize("textbook", [False, True])
+def test_the_bare_loop_learns(textbook):
     """Its critic tells noise from a constant, and its base goes after the data."""
     cfg = compose(["model.width=4", "data.batch_size=32", "trainer.max_base_updates=1000", "optim.base.lr=2e-3"])
     torch.manual_seed(0)
-    loop = Bare(cfg, torch.full((64, 1, 8, 8), 255, dtype=torch.uint8), **how)
+    loop = Bare(cfg, torch.full((64, 1, 8, 8), 255, dtype=torch.uint8), textbook)
     with torch.no_grad():
         before = loop.base(torch.randn(64, loop.d)).mean().item()
     for _ in range(60):
