@@ -112,7 +112,7 @@ def rows(device: str) -> Iterator[Row]:
         for name, limit in (("dcgan", None), ("sngan", 1.3), ("resnet", None)):
             label, block = f"{name} at 32×32, batch 64", {"dcgan": 5, "sngan": 2, "resnet": 1}[name]
             default = [f"model={name}", "data=npz", *cifar]
-            # One energy update for each of the base, to be done in time: what is not ours to do is less by that.
+            # One energy update for each of the base, so that it ends in time.
             settings = [*default, "energy_schedule.num=1"]
             seconds = against_bare(settings, block, textbook=True)
             yield from ours(label, seconds, 1.05, bounds_share(default))
