@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -45,14 +45,15 @@ class Kept:
 
 def write(path: Path, save: Callable[[Any], None]) -> None:
     """Write a file that is whole or not there; a place that cannot be written is told, and ends nothing."""
-    temporary = None
+    # Several processes may be at it, on several machines.
+    temporary = path.with_suffix(f".{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as stream:
-            temporary = stream.name
-            save(stream)
-        os.replace(temporary, path)
+        try:
+            with temporary.open("xb") as stream:
+                save(stream)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         print(f"note: {path} cannot be kept for the next evaluation: {error.strerror}", file=sys.stderr)
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
