@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import random
+import re
 import signal
 import struct
 import sys
@@ -158,5 +159,7 @@ def test_a_loader_that_reads_beyond_the_file_is_one_sentence(whole, tmp_path):
     with pytest.raises(RuntimeError) as caught:
         next(iter(data.train_dataloader()))
     sentence = expected_error(caught.value)
-    assert sentence.startswith("a process that loads data ended (killed by signal: Bus)")
+    # torch does not always learn by which signal.
+    assert re.match(r"a process that loads data ended \((killed by signal: Bus|exited unexpectedly)\)", sentence)
     assert "a damaged LMDB" in sentence
+    assert "a damaged LMDB" in expected_error(RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly"))

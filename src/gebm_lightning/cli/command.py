@@ -106,8 +106,8 @@ def expected_error(error: BaseException) -> str | None:
             # Which signal it was, the error may say that this one came from.
             told = " ".join(map(str, chain))
             reason = re.search(r"killed by signal: (\w+)", told) or re.search(r"exited unexpectedly()", told)
-            # Of signals of LMDB's C code: it has no other way to say that a page leads nowhere.
-            damage = " or over a damaged LMDB" if reason and reason[1] in ("Aborted", "Bus", "Segmentation") else ""
+            # Of signals of LMDB's C code, or if torch missed which it was: it has no other way to say that a page leads nowhere.
+            damage = " or over a damaged LMDB" if reason and reason[1] in ("", "Aborted", "Bus", "Segmentation") else ""
             return (
                 f"a process that loads data ended ({reason[0] if reason else first_line(link)}), perhaps for want of memory{damage}: "
                 "lower data.num_workers, and go on with resume=RUN if there was a checkpoint"
