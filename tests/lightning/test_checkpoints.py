@@ -8,28 +8,18 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from players import fit, make
 
-from gebm_lightning import UserError, compose
+from gebm_lightning import UserError
 from gebm_lightning.callbacks import BaseUpdateCallback, Checkpoint
 from gebm_lightning.callbacks.checkpoint import TIME_LIMIT
-from gebm_lightning.config import build_parts, instantiate
-from gebm_lightning.lightning import GEBMModule, generators, make_trainer
+from gebm_lightning.lightning import generators
 from gebm_lightning.lightning.checkpoint import find_checkpoint, read_checkpoint
 
 
 def train(folder, updates, *callbacks, path=None):
-    cfg = compose(["model.width=4", "data.batch_size=16", "energy_schedule.num=1"])
-    module = GEBMModule(*build_parts(cfg), instantiate(cfg.optim), instantiate(cfg.energy_schedule), "both", 0)
-    trainer = make_trainer(
-        updates,
-        accelerator="cpu",
-        logger=False,
-        callbacks=list(callbacks),
-        default_root_dir=str(folder),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, datamodule=instantiate(cfg.data), ckpt_path=path, weights_only=True)
+    module, data = make(["energy_schedule.num=1"])
+    fit(module, data, updates, callbacks, path, folder)
     return module
 
 
